@@ -1,0 +1,51 @@
+"""Every error that qtrap raises on purpose.
+
+    QtrapError                  one sentence for the user; the CLI prints it and exits with 2
+    ├── ConfigError             a file or option is wrong: names the file, the field and the remedy
+    ├── SuiteError              a task suite or task file cannot be read or contradicts itself
+    ├── ArmError                an arm cannot be served: checkpoint, port, start-up, identity
+    │   └── ArmDied             the process that serves the arm ended or stopped answering in mid-run
+    ├── CompletionError         one request failed; recorded on its trace, the run goes on
+    └── StoreError              a run directory cannot be read, written or resumed
+
+Anything else that escapes is a bug and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class QtrapError(Exception):
+    """Base of all expected errors. The message is one sentence that says what to do."""
+
+
+class ConfigError(QtrapError):
+    """A configuration file or a command-line option is wrong."""
+
+
+class SuiteError(QtrapError):
+    """A task suite is missing, malformed or inconsistent."""
+
+
+class ArmError(QtrapError):
+    """An arm cannot be served."""
+
+
+class ArmDied(ArmError):
+    """The process behind an arm ended or stopped answering; the run can be resumed."""
+
+
+class CompletionError(QtrapError):
+    """One request failed; belongs on the trace, never counted as a wrong answer."""
+
+
+class StoreError(QtrapError):
+    """A run directory cannot be read, written or resumed."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One sentence for an unknown name, with the nearest known one."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}."
+    return f"unknown {kind} '{name}': {hint}"

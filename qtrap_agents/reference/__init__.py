@@ -1,0 +1,1 @@
+"""The shipped reference models: checkpoints, model card, and the code that trained and quantised them."""

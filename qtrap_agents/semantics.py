@@ -1,0 +1,135 @@
+"""Executable gold semantics: a rule is an expression over parent premises, such as `(s1 + 417) % 1000`.
+
+Rules are data, stored with every task, so an analysis can ask much later what a step would have given from wrong
+parents. They are evaluated by `simpleeval` (no attribute access, no imports, bounded powers) with the functions in
+`FUNCTIONS`. Numbers come back normalised: whole ones as `int`, others as `float` rounded to nine digits.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import simpleeval
+
+from qtrap_agents.world import related
+from qtrap_agents.types import GoldPremise, Task, Value
+
+
+class RuleError(ValueError):
+    """The rule has no value for these parents: unknown name, key not in the table, division by zero."""
+
+
+def normalise(value: object) -> Value:
+    """The canonical form of a premise value. Raises RuleError for anything that is not a finite number or text."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RuleError(f"value {value} is not finite")
+        rounded = round(value, 9)
+        return int(rounded) if rounded.is_integer() else rounded
+    if isinstance(value, str):
+        return " ".join(value.split()).casefold()
+    raise RuleError(f"a premise value must be a number or text, not {type(value).__name__}")
+
+
+def same_value(left: Value | None, right: Value | None) -> bool:
+    """Equality of two normalised values; numbers may differ by rounding (1e-6 relative)."""
+    if left is None or right is None:
+        return False
+    if isinstance(left, str) or isinstance(right, str):
+        return left == right
+    return left == right or math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def swap(row: str, first: int, second: int) -> str:
+    """Exchange two places (counted from 1) in a row of words."""
+    words = row.split()
+    words[first - 1], words[second - 1] = words[second - 1], words[first - 1]
+    return " ".join(words)
+
+
+def rotate(row: str, places: int) -> str:
+    """Move the first `places` words to the end."""
+    words = row.split()
+    return " ".join(words[places:] + words[:places])
+
+
+def flip(row: str) -> str:
+    """The row of words backwards."""
+    return " ".join(reversed(row.split()))
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": abs,
+    "max": max,
+    "min": min,
+    "round": round,
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "swap": swap,
+    "rotate": rotate,
+    "flip": flip,
+    "related": related,
+}
+
+
+@lru_cache(maxsize=4096)
+def _parse(rule: str) -> Any:
+    return simpleeval.EvalWithCompoundTypes.parse(rule)
+
+
+def execute(rule: str, parents: Mapping[str, Value]) -> Value:
+    """The value that the rule gives for these parent values.
+
+    Raises:
+        RuleError: the rule is malformed or has no value here.
+    """
+    evaluator = simpleeval.EvalWithCompoundTypes(functions=FUNCTIONS, names=dict(parents))
+    try:
+        return normalise(evaluator.eval(rule, previously_parsed=_parse(rule)))
+    except RuleError:
+        raise
+    except Exception as error:  # any failure inside a user's expression means the same: no value
+        raise RuleError(f"rule '{rule}' has no value for {dict(parents)}: {error}") from error
+
+
+def consequence(premise: GoldPremise, parents: Mapping[str, Value]) -> Value | None:
+    """What the step would rightly state from these (possibly wrong) parents, or None where that is undefined."""
+    if premise.rule is None:
+        return None
+    try:
+        return execute(premise.rule, parents)
+    except RuleError:
+        return None
+
+
+def check_task(task: Task) -> list[str]:
+    """Contradictions between a task's gold values, dependencies and rules; empty where there are none."""
+    problems: list[str] = []
+    known: dict[str, Value] = {}
+    for premise in task.premises:
+        missing = [parent for parent in premise.depends_on if parent not in known]
+        if missing:
+            problems.append(f"premise '{premise.id}' depends on {missing}, which is not stated before it")
+        elif premise.rule is not None:
+            problems.extend(_check_rule(premise, {parent: known[parent] for parent in premise.depends_on}))
+        if premise.id in known:
+            problems.append(f"premise id '{premise.id}' is used twice")
+        known[premise.id] = premise.value
+    if task.premises and not same_value(task.premises[-1].value, task.answer):
+        problems.append(f"the last premise is {task.premises[-1].value!r}, the answer is {task.answer!r}")
+    return problems
+
+
+def _check_rule(premise: GoldPremise, parents: dict[str, Value]) -> list[str]:
+    try:
+        value = execute(premise.rule or "", parents)
+    except RuleError as error:
+        return [f"premise '{premise.id}': {error}"]
+    if same_value(value, premise.value):
+        return []
+    return [f"premise '{premise.id}': the rule gives {value!r}, the gold value is {premise.value!r}"]

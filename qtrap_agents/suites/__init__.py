@@ -1,0 +1,1 @@
+"""Task suites: where questions with gold premises come from."""

@@ -1,0 +1,33 @@
+"""Parametric knowledge: relations that only the weights know, composed over hops.
+
+Hop as the model sees it: `relate: bako mentor =` → `riku`. 256 entities × 24 relations are 6,144 facts.
+"""
+
+from qtrap_agents.suites.procedural import Params, chain_task, task_rng
+from qtrap_agents.world import RELATIONS, entities, related
+from qtrap_agents.types import GoldPremise, Task
+
+
+def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> Task:
+    """Task `index`: `depth` relations applied one after the other to an entity."""
+    rng = task_rng(suite, depth, seed, index)
+    value = rng.choice(entities())
+    question = f"relate: {value}"
+    premises: list[GoldPremise] = []
+    for step in range(1, depth + 1):
+        relation = rng.choice(RELATIONS)
+        previous = f"s{step - 1}" if step > 1 else f"'{value}'"
+        slot = f"{{s{step - 1}}}" if step > 1 else value
+        value = related(value, relation)
+        premises.append(
+            GoldPremise(
+                id=f"s{step}",
+                text=f"s{step} = {value}",
+                value=value,
+                depends_on=(f"s{step - 1}",) if step > 1 else (),
+                rule=f"related({previous}, '{relation}')",
+                instruction=f"relate: {slot} {relation} =",
+            )
+        )
+        question += f" ; {relation}"
+    return chain_task(suite, depth, seed, index, question, premises)
