@@ -87,13 +87,20 @@ class HopSampler:
     def _lookup(self, rows: int) -> tuple[list[Tensor], list[Tensor]]:
         names = self._choose(len(self.entity), self.rows, rows)
         keys, targets = names.gather(1, self._permute(rows)), names.gather(1, self._permute(rows))
-        place = self._integers(self.rows, rows)[:, None]
+        size = self._lookup_sizes(rows)
+        place = (torch.rand(rows, generator=self.generator, device=self.device) * size).long()[:, None]
         columns = [self._column(token, rows) for token in ("lookup", ":")]
         for row in range(self.rows):
-            columns += [self.entity[keys[:, row]][:, None], self.entity[targets[:, row]][:, None]]
-            columns.append(self._column("," if row < self.rows - 1 else ";", rows))
+            mark = torch.where(size == row + 1, self.ids[";"], self.ids[","])
+            cells = torch.stack([self.entity[keys[:, row]], self.entity[targets[:, row]], mark], dim=1)
+            columns.append(cells.masked_fill((size <= row)[:, None], HOLE))
         columns += [self.entity[keys.gather(1, place)], self._column("=", rows)]
         return columns, [self.entity[targets.gather(1, place)]]
+
+    def _lookup_sizes(self, rows: int) -> Tensor:
+        """Half the tables are full, the other half shorter: without short tables the lookup circuit forms late."""
+        short = 1 + self._integers(self.rows, rows)
+        return torch.where(self._integers(2, rows) == 0, self.rows, short)
 
     def _track(self, rows: int) -> tuple[list[Tensor], list[Tensor]]:
         row = self.objects[self._choose(len(self.objects), self.places, rows)]

@@ -1,0 +1,22 @@
+"""The one seam between a workflow and whatever serves the model."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling
+
+
+class Backend(Protocol):
+    """An arm that is ready to answer. Obtained from `open_arm`, which also closes it."""
+
+    @property
+    def identity(self) -> ArmIdentity:
+        """What is really being served."""
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """Answer one chat request. Any number may be in flight at once; the backend batches them.
+
+        Raises:
+            CompletionError: this request failed; others may still succeed.
+            ArmDied: the arm is gone; every later call raises it too.
+        """

@@ -1,0 +1,202 @@
+"""Configuration of a run: strict YAML in, frozen records out, every mistake named by file, line and field."""
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from qtrap_agents.errors import ConfigError, unknown
+from qtrap_agents.types import Record, Sampling, Value
+
+Model = TypeVar("Model", bound=Record)
+
+BACKENDS = ("auto", "vllm", "transformers", "scripted")
+
+
+class ArmConfig(Record):
+    """One way of serving the model. Precision is data: it follows from the checkpoint.
+
+    `checkpoint` is a directory, a hub id, or `reference:<size>/<arm>` for a shipped model. `backend: auto` takes vLLM
+    where it can run and `transformers` otherwise. `transport: engine` drives vLLM in a child process without HTTP,
+    `server` starts its OpenAI-compatible server, and `base_url` uses a server that already runs.
+    `script` is the `module:function` that answers for a `scripted` arm.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    checkpoint: str | None = None
+    backend: Literal["auto", "vllm", "transformers", "scripted"] = "auto"
+    transport: Literal["engine", "server"] = "engine"
+    base_url: str | None = None
+    model: str | None = None
+    script: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    engine_args: dict[str, Value | bool] = {}
+
+    @model_validator(mode="after")
+    def _enough_to_serve(self) -> "ArmConfig":
+        if self.backend == "scripted":
+            if not self.script:
+                raise ValueError("a scripted arm needs 'script: module:function'")
+        elif not self.checkpoint and not self.base_url:
+            raise ValueError("an arm needs 'checkpoint' (or 'base_url' of a running server)")
+        return self
+
+
+class EngineConfig(Record):
+    """Serving settings shared by all arms of a run, so that arms differ in their weights only.
+
+    `dtype: auto` means float16 where the hardware multiplies it fast and float32 on CPUs without AVX-512. Times in
+    seconds, `kv_cache_gib` in GiB (CPU only).
+    """
+
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    kv_cache_dtype: str = "auto"
+    kv_cache_gib: float = Field(default=1.0, gt=0)
+    max_model_len: int = Field(default=2048, ge=16)
+    max_num_seqs: int = Field(default=256, ge=1)
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
+    enforce_eager: bool = True
+    prefix_caching: bool = False
+    start_timeout_s: float = Field(default=600.0, gt=0)
+    request_timeout_s: float = Field(default=300.0, gt=0)
+
+
+class SuiteChoice(Record):
+    """A suite by name or path, with changes to its parameters."""
+
+    name: str
+    params: dict[str, Value] = {}
+
+
+class WorkflowChoice(Record):
+    """A workflow by name or `module:function`, with its parameters."""
+
+    name: str = "chain"
+    params: dict[str, Value] = {}
+
+
+class RunConfig(Record):
+    """Everything that decides a run: suites × depths × seeds × arms, one workflow.
+
+    `tasks_per_depth` tasks are drawn for each suite, depth and seed. Every arm gets the same tasks and sampling.
+    """
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    suites: tuple[SuiteChoice, ...] = Field(min_length=1)
+    workflow: WorkflowChoice = WorkflowChoice()
+    arms: tuple[ArmConfig, ...] = Field(min_length=1)
+    baseline: str | None = None
+    depths: tuple[int, ...] = Field(default=(2, 8, 32), min_length=1)
+    tasks_per_depth: int = Field(default=100, ge=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    concurrency: int = Field(default=128, ge=1)
+    sampling: Sampling = Sampling()
+    engine: EngineConfig = EngineConfig()
+    energy: Literal["auto", "none"] = "auto"
+    out: str = "traces"
+
+    @field_validator("suites", mode="before")
+    @classmethod
+    def _suites_by_name(cls, value: Any) -> Any:
+        items = [value] if isinstance(value, (str, Mapping)) else value
+        if not isinstance(items, (list, tuple)):
+            return items
+        return [{"name": item} if isinstance(item, str) else item for item in items]
+
+    @field_validator("workflow", mode="before")
+    @classmethod
+    def _workflow_by_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and "params" not in value:
+            return {"name": value.get("name", "chain"), "params": {k: v for k, v in value.items() if k != "name"}}
+        return value
+
+    @field_validator("depths")
+    @classmethod
+    def _positive_depths(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(depth < 1 for depth in value):
+            raise ValueError("depths must be 1 or more")
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _arms_fit_together(self) -> "RunConfig":
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) < len(names):
+            raise ValueError(f"arm names must differ: {', '.join(names)}")
+        if self.baseline is not None and self.baseline not in names:
+            raise ValueError(unknown("baseline arm", self.baseline, names))
+        return self
+
+    @property
+    def baseline_arm(self) -> str:
+        """The arm that the others are compared with: `baseline`, else the first one."""
+        return self.baseline or self.arms[0].name
+
+
+def load_yaml(path: Path, model: type[Model]) -> Model:
+    """Read a YAML file into a strict record.
+
+    Raises:
+        ConfigError: names the file, the line, the field and the remedy.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `qtrap list` shows what is there") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}{_yaml_line(error)}: not valid YAML: {_first_line(error)}") from error
+    if not isinstance(data, dict) or node is None:
+        raise ConfigError(f"{path}:1: expected fields such as 'name: …', found {type(data).__name__}")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(describe(error, str(path), model, _lines(node))) from error
+
+
+def describe(error: ValidationError, source: str, model: type[Record], lines: Mapping[tuple[Hashable, ...], int]) -> str:
+    """One sentence for the first validation error, with its line where it is known."""
+    first = error.errors()[0]
+    place = tuple(part for part in first["loc"])
+    line = next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), None)
+    where = f"{source}:{line}" if line else source
+    field = ".".join(str(part) for part in place) or "file"
+    if first["type"] == "extra_forbidden":
+        siblings = model.model_fields if len(place) == 1 else ()
+        return f"{where}: {unknown('field', str(place[-1]), siblings) if siblings else f'unknown field {field!r}; remove it'}"
+    message = first["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(first.get("input"), (dict, list)) else f", not {first.get('input')!r}"
+    return f"{where}: field '{field}': {message[0].lower()}{message[1:]}{shown if first['type'] != 'value_error' else ''}"
+
+
+def _lines(node: yaml.Node, place: tuple[Hashable, ...] = ()) -> dict[tuple[Hashable, ...], int]:
+    """Line number (from 1) of every field, by its path."""
+    found: dict[tuple[Hashable, ...], int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*place, key.value)
+            found[inner] = key.start_mark.line + 1
+            found |= _lines(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            inner = (*place, index)
+            found[inner] = value.start_mark.line + 1
+            found |= _lines(value, inner)
+    return found
+
+
+def _yaml_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f":{mark.line + 1}" if mark else ""
+
+
+def _first_line(error: yaml.YAMLError) -> str:
+    return str(getattr(error, "problem", None) or str(error).splitlines()[0])
