@@ -33,7 +33,7 @@ class Recipe:
     layers: int
     ffn: int
     steps: int
-    rows: int = 2048
+    rows: int = 512
     muon_lr: float = 0.02
     adam_lr: float = 0.003
     warmup: int = 100
@@ -98,7 +98,7 @@ def train(recipe: Recipe, seed: int, device: str, log_every: int = 500) -> tuple
             schedule.step()
         if step % log_every == 0 or step == recipe.steps - 1:
             row = {"step": step, "loss": round(float(sum(losses)), 6), "seconds": round(time.perf_counter() - started, 1)}
-            if step % (4 * log_every) == 0:
+            if step % (2 * log_every) == 0:
                 row |= hop_accuracy(model, device, 1024)
             curve.append(row)
             print(json.dumps(row), flush=True)
