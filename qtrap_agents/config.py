@@ -32,7 +32,7 @@ class ArmConfig(Record):
     model: str | None = None
     script: str | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
-    engine_args: dict[str, Value | bool] = {}
+    engine_args: dict[str, Value | bool] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _enough_to_serve(self) -> "ArmConfig":
@@ -64,18 +64,34 @@ class EngineConfig(Record):
     request_timeout_s: float = Field(default=300.0, gt=0)
 
 
+class SamplingConfig(Record):
+    """How tokens are drawn, for every arm. `max_tokens` of a hop defaults to what the suite allows."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+
+    def sampling(self, max_tokens: int, task_seed: int) -> Sampling:
+        """The request fields of one hop: the suite's `max_tokens` unless the run sets one, and the task's own seed."""
+        fields = self.model_dump(exclude={"max_tokens", "seed"})
+        return Sampling(max_tokens=self.max_tokens or max_tokens, seed=self.seed + task_seed, **fields)
+
+
 class SuiteChoice(Record):
     """A suite by name or path, with changes to its parameters."""
 
     name: str
-    params: dict[str, Value] = {}
+    params: dict[str, Value] = Field(default_factory=dict)
 
 
 class WorkflowChoice(Record):
     """A workflow by name or `module:function`, with its parameters."""
 
     name: str = "chain"
-    params: dict[str, Value] = {}
+    params: dict[str, Value] = Field(default_factory=dict)
 
 
 class RunConfig(Record):
@@ -93,7 +109,7 @@ class RunConfig(Record):
     tasks_per_depth: int = Field(default=100, ge=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     concurrency: int = Field(default=128, ge=1)
-    sampling: Sampling = Sampling()
+    sampling: SamplingConfig = SamplingConfig()
     engine: EngineConfig = EngineConfig()
     energy: Literal["auto", "none"] = "auto"
     out: str = "traces"

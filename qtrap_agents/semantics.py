@@ -5,6 +5,7 @@ parents. They are evaluated by `simpleeval` (no attribute access, no imports, bo
 `FUNCTIONS`. Numbers come back normalised: whole ones as `int`, others as `float` rounded to nine digits.
 """
 
+import ast
 import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -12,8 +13,10 @@ from typing import Any
 
 import simpleeval
 
-from qtrap_agents.world import related
 from qtrap_agents.types import GoldPremise, Task, Value
+from qtrap_agents.world import related
+
+_LARGEST = 1e300
 
 
 class RuleError(ValueError):
@@ -21,14 +24,16 @@ class RuleError(ValueError):
 
 
 def normalise(value: object) -> Value:
-    """The canonical form of a premise value. Raises RuleError for anything that is not a finite number or text."""
+    """The canonical form of a premise value. Raises RuleError for anything but text and finite numbers below 1e300."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int):
+        if abs(value) > _LARGEST:
+            raise RuleError("the value is larger than 1e300")
         return value
     if isinstance(value, float):
-        if not math.isfinite(value):
-            raise RuleError(f"value {value} is not finite")
+        if not abs(value) <= _LARGEST:
+            raise RuleError(f"value {value} is not a finite number below 1e300")
         rounded = round(value, 9)
         return int(rounded) if rounded.is_integer() else rounded
     if isinstance(value, str):
@@ -37,12 +42,14 @@ def normalise(value: object) -> Value:
 
 
 def same_value(left: Value | None, right: Value | None) -> bool:
-    """Equality of two normalised values; numbers may differ by rounding (1e-6 relative)."""
-    if left is None or right is None:
-        return False
-    if isinstance(left, str) or isinstance(right, str):
-        return left == right
-    return left == right or math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-9)
+    """Equality of two normalised values: whole numbers and text exactly, others up to rounding (1e-6 relative)."""
+    if isinstance(left, float) or isinstance(right, float):
+        return isinstance(left, int | float) and isinstance(right, int | float) and _close(left, right)
+    return left is not None and left == right
+
+
+def _close(left: float, right: float) -> bool:
+    return math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def swap(row: str, first: int, second: int) -> str:
@@ -89,6 +96,7 @@ def execute(rule: str, parents: Mapping[str, Value]) -> Value:
         RuleError: the rule is malformed or has no value here.
     """
     evaluator = simpleeval.EvalWithCompoundTypes(functions=FUNCTIONS, names=dict(parents))
+    evaluator.nodes.pop(ast.Attribute)
     try:
         return normalise(evaluator.eval(rule, previously_parsed=_parse(rule)))
     except RuleError:

@@ -11,6 +11,9 @@ WORLD_SEED = 20_260
 
 ENTITY_COUNT = 256
 
+LOOKUP_NAMES = 64
+"""Tables are filled with the first so many entities."""
+
 RELATIONS = (
     "mentor", "rival", "neighbour", "guardian", "deputy", "debtor", "tailor", "doctor",
     "cousin", "partner", "driver", "lawyer", "pupil", "captain", "cook", "tenant",
@@ -21,8 +24,8 @@ OBJECTS = (
     "key", "cup", "pen", "map", "hat", "coin", "ring", "book", "lamp", "rope", "bell", "comb", "knife", "drum", "shoe", "fan",
 )  # fmt: skip
 
-_ONSETS = "b d f g k l m n p r s t v z".split()
-_VOWELS = "a e i o u".split()
+_ONSETS = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z"]
+_VOWELS = ["a", "e", "i", "o", "u"]
 
 
 @cache

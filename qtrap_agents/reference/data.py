@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qtrap_agents.reference.tokenizer import ASSISTANT, BOS, EOS, PAD, USER, vocabulary
-from qtrap_agents.world import OBJECTS, RELATIONS, entities, relation_table
+from qtrap_agents.world import LOOKUP_NAMES, OBJECTS, RELATIONS, entities, relation_table
 
 HOLE = -1
 FAMILIES = ("arith", "relate", "lookup", "track", "program")
@@ -43,7 +43,9 @@ class HopSampler:
         self.moves, self.move_tokens = self._all_moves()
 
     def batch(self, family: str, rows: int) -> Batch:
-        """`rows` hops of one family."""
+        """`rows` hops of one family, or of `recall` (training only, see `_recall`)."""
+        if family == "recall":
+            return self._recall(rows)
         prompt, answer = getattr(self, f"_{family}")(rows)
         begin = [self._column(token, rows) for token in (BOS, USER)]
         middle, end = self._column(ASSISTANT, rows), self._column(EOS, rows)
@@ -61,13 +63,21 @@ class HopSampler:
 
     def _arith(self, rows: int) -> tuple[list[Tensor], list[Tensor]]:
         kind = self._integers(3, rows)
-        left, right = self._integers(self.modulus, rows), self._integers(self.modulus, rows)
+        left, right = self._operand(rows), self._operand(rows)
+        near = (left + self._integers(20, rows) - 10).remainder(self.modulus)
+        right = torch.where(self._integers(8, rows) == 0, near, right)
         right = torch.where(kind == 2, 2 + self._integers(8, rows), right)
         result = torch.where(kind == 0, left + right, torch.where(kind == 1, left - right, left * right))
         operator = self._words(["+", "-", "*"])[kind][:, None]
         head = [self._column(token, rows) for token in ("arith", ":")]
         prompt = [*head, self._number(left), operator, self._number(right), self._column("=", rows)]
         return prompt, [self._number(result.remainder(self.modulus))]
+
+    def _operand(self, rows: int) -> Tensor:
+        """Half uniform, half of one, two or three digits: uniform numbers alone are nearly never short."""
+        digits = 10 ** (1 + self._integers(3, rows))
+        high = torch.where(self._integers(2, rows) == 0, self.modulus, digits.clamp(max=self.modulus))
+        return (torch.rand(rows, generator=self.generator, device=self.device) * high).long()
 
     def _program(self, rows: int) -> tuple[list[Tensor], list[Tensor]]:
         kind = self._integers(5, rows)
@@ -85,8 +95,8 @@ class HopSampler:
         return prompt, [self.entity[self.facts[relation, entity]][:, None]]
 
     def _lookup(self, rows: int) -> tuple[list[Tensor], list[Tensor]]:
-        names = self._choose(len(self.entity), self.rows, rows)
-        keys, targets = names.gather(1, self._permute(rows)), names.gather(1, self._permute(rows))
+        names = self._choose(LOOKUP_NAMES, self.rows, rows)
+        keys, targets = names.gather(1, self._order(self.rows, rows)), names.gather(1, self._order(self.rows, rows))
         size = self._lookup_sizes(rows)
         place = (torch.rand(rows, generator=self.generator, device=self.device) * size).long()[:, None]
         columns = [self._column(token, rows) for token in ("lookup", ":")]
@@ -97,8 +107,38 @@ class HopSampler:
         columns += [self.entity[keys.gather(1, place)], self._column("=", rows)]
         return columns, [self.entity[targets.gather(1, place)]]
 
+    def _recall(self, rows: int, size: int = 8, queries: int = 5) -> Batch:
+        """A table and several questions to it, all answers in the loss. Never shown in a suite.
+
+        One question a table is so thin a signal that the lookup circuit forms very late. Half the rows ask in the
+        words of a hop (`key = <|assistant|> value`), half repeat the pairs as they stand in the table (`key value ,`).
+        """
+        names = self._choose(LOOKUP_NAMES, size, rows)
+        keys, targets = (self.entity[names.gather(1, self._order(size, rows))] for _ in range(2))
+        shown = 2 + self._integers(size - 1, rows)
+        tokens = [self._column(token, rows) for token in (BOS, USER, "lookup", ":")]
+        for row in range(size):
+            mark = torch.where(shown == row + 1, self.ids[";"], self.ids[","])
+            cells = torch.stack([keys[:, row], targets[:, row], mark], dim=1)
+            tokens.append(cells.masked_fill((shown <= row)[:, None], HOLE))
+        table = sum(part.shape[1] for part in tokens)
+        plain = self._integers(2, rows)[:, None] == 0
+        for _ in range(queries):
+            place = (torch.rand(rows, generator=self.generator, device=self.device) * shown).long()[:, None]
+            key, target = keys.gather(1, place), targets.gather(1, place)
+            tokens += [
+                key,
+                torch.where(plain, HOLE, self._column("=", rows)),
+                torch.where(plain, HOLE, self._column(ASSISTANT, rows)),
+            ]
+            tokens += [target, torch.where(plain, self._column(",", rows), HOLE)]
+        joined = torch.cat(tokens, dim=1)
+        mask = torch.zeros_like(joined)
+        mask[:, table + 3 :: 5] = 1
+        return self._compact(joined, mask)
+
     def _lookup_sizes(self, rows: int) -> Tensor:
-        """Half the tables are full, the other half shorter: without short tables the lookup circuit forms late."""
+        """Half the tables are full, the other half shorter, so that easy ones come first."""
         short = 1 + self._integers(self.rows, rows)
         return torch.where(self._integers(2, rows) == 0, self.rows, short)
 
@@ -147,8 +187,8 @@ class HopSampler:
         """`count` distinct indices a row."""
         return torch.rand(rows, population, generator=self.generator, device=self.device).topk(count, dim=1).indices
 
-    def _permute(self, rows: int) -> Tensor:
-        return torch.rand(rows, self.rows, generator=self.generator, device=self.device).argsort(dim=1)
+    def _order(self, size: int, rows: int) -> Tensor:
+        return torch.rand(rows, size, generator=self.generator, device=self.device).argsort(dim=1)
 
     def _integers(self, high: int, rows: int) -> Tensor:
         return torch.randint(high, (rows,), generator=self.generator, device=self.device)

@@ -13,9 +13,7 @@ def task_rng(suite: str, depth: int, seed: int, index: int) -> random.Random:
     return random.Random(f"{suite}/{depth}/{seed}/{index}")
 
 
-def chain_task(
-    suite: str, depth: int, seed: int, index: int, question: str, premises: Sequence[GoldPremise]
-) -> Task:
+def chain_task(suite: str, depth: int, seed: int, index: int, question: str, premises: Sequence[GoldPremise]) -> Task:
     """A task whose last premise is its answer."""
     return Task(
         id=f"{suite}-d{depth}-s{seed}-{index:04d}",

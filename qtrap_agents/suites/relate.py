@@ -4,8 +4,8 @@ Hop as the model sees it: `relate: bako mentor =` → `riku`. 256 entities × 24
 """
 
 from qtrap_agents.suites.procedural import Params, chain_task, task_rng
-from qtrap_agents.world import RELATIONS, entities, related
 from qtrap_agents.types import GoldPremise, Task
+from qtrap_agents.world import RELATIONS, entities, related
 
 
 def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> Task:

@@ -5,8 +5,8 @@ Hop as the model sees it: `track: key cup pen map hat coin ; swap 2 4 =` → `ke
 
 from qtrap_agents.semantics import execute
 from qtrap_agents.suites.procedural import Params, chain_task, task_rng
-from qtrap_agents.world import OBJECTS
 from qtrap_agents.types import GoldPremise, Task
+from qtrap_agents.world import OBJECTS
 
 
 def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> Task:

@@ -1,0 +1,396 @@
+"""The numbers of `qtrap compare`: traces of several arms in, one record per arm and its comparison with the baseline out.
+
+Traces are read one by one; what stays in memory is one small `Outcome` per task. Everything counted twice by mistake
+would flatter an arm, so a task that was attempted again after a resume counts once, by its last attempt, while its
+tokens count for every attempt.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, median_low
+
+from qtrap_agents.analysis.collapse import Collapse, analyse
+from qtrap_agents.analysis.statistics import (
+    Horizon,
+    Interval,
+    PairedCounts,
+    Verdict,
+    exact_mcnemar,
+    further_tasks_needed,
+    holm,
+    horizon,
+    paired_difference,
+    verdict,
+    wilson,
+)
+from qtrap_agents.errors import ConfigError, SuiteError, unknown
+from qtrap_agents.types import Record, Task, Trace
+
+Key = tuple[str, int]
+"""What pairs two arms: task id and seed."""
+
+
+class Cost(Record):
+    """What an arm's run took, all attempts together: wall seconds of generating, and joules. None: not measured."""
+
+    wall_s: float | None = None
+    energy_j: float | None = None
+
+
+class Tokens(Record):
+    """Tokens and hops of all attempts of an arm, those that ended in an error included."""
+
+    hops: int = 0
+    prompt: int = 0
+    completion: int = 0
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(
+            hops=self.hops + other.hops,
+            prompt=self.prompt + other.prompt,
+            completion=self.completion + other.completion,
+        )
+
+    @property
+    def prompt_per_hop(self) -> float | None:
+        """Mean prompt tokens per hop; None without hops."""
+        return self.prompt / self.hops if self.hops else None
+
+    @property
+    def completion_per_hop(self) -> float | None:
+        """Mean generated tokens per hop; None without hops."""
+        return self.completion / self.hops if self.hops else None
+
+
+class Outcome(Record):
+    """What is kept of one trace. `correct` is None where an error kept it from being judged.
+
+    `collapse` is None for those, and for tasks without gold premises.
+    """
+
+    key: Key
+    suite: str
+    depth: int
+    attempt: int
+    correct: bool | None
+    collapse: Collapse | None
+    tokens: Tokens
+
+
+class Cell(Record):
+    """Success of an arm at one depth of one suite, or of all suites where `suite` is None."""
+
+    suite: str | None
+    depth: int
+    correct: int
+    judged: int
+    errors: int
+
+    @property
+    def success(self) -> float | None:
+        """Share of judged chains that were right; None where none was judged."""
+        return self.correct / self.judged if self.judged else None
+
+    @property
+    def interval(self) -> Interval:
+        """95 % Wilson interval of `success`."""
+        return wilson(self.correct, self.judged)
+
+
+class Failures(Record):
+    """Where the judged chains of an arm went wrong; only chains whose task has gold premises (`chains` of them).
+
+    `first_errors` maps the position of the first error (from 1, in topological order) to a number of chains;
+    `blast_radii` has one entry per chain with anything downstream of its first error. `wrong` to `recovered` count
+    premises, in the terms of `Collapse`.
+    """
+
+    chains: int
+    collapsed: int
+    first_errors: dict[int, int]
+    blast_radii: tuple[float, ...]
+    premises: int
+    wrong: int
+    missing: int
+    own: int
+    inherited: int
+    compounded: int
+    recovered: int
+
+    @property
+    def collapse_rate(self) -> float | None:
+        """Share of chains with a collapse hop; None without chains."""
+        return self.collapsed / self.chains if self.chains else None
+
+    @property
+    def collapse_interval(self) -> Interval:
+        """95 % Wilson interval of `collapse_rate`."""
+        return wilson(self.collapsed, self.chains)
+
+    @property
+    def median_first_error(self) -> int | None:
+        """Lower median position of the first error among chains that have one; None where none has."""
+        positions = list(Counter(self.first_errors).elements())
+        return median_low(positions) if positions else None
+
+    @property
+    def mean_blast_radius(self) -> float | None:
+        """Mean over `blast_radii`; None where that is empty."""
+        return fmean(self.blast_radii) if self.blast_radii else None
+
+    @property
+    def amplification(self) -> float | None:
+        """Wrong premises per own error over all chains; None without own errors."""
+        return self.wrong / self.own if self.own else None
+
+
+class Paired(Record):
+    """An arm against the baseline on the tasks and seeds that both were judged on.
+
+    `difference` is the 95 % interval of arm minus baseline, `p_holm` is `p` adjusted over all arms of the comparison,
+    `further_tasks` the estimate of `further_tasks_needed` (0 where the verdict has fallen).
+    """
+
+    counts: PairedCounts
+    p: float
+    p_holm: float
+    difference: Interval
+    verdict: Verdict
+    further_tasks: int | None
+
+
+class ArmSummary(Record):
+    """One arm. `cells` are ordered by suite and depth; `against` is None for the baseline itself."""
+
+    arm: str
+    cells: tuple[Cell, ...]
+    horizon: Horizon
+    suite_horizons: dict[str, Horizon]
+    failures: Failures
+    tokens: Tokens
+    cost: Cost
+    against: Paired | None = None
+
+    @property
+    def n(self) -> int:
+        """Tasks run, those that ended in an error included."""
+        return self.judged + self.errors
+
+    @property
+    def judged(self) -> int:
+        """Tasks with a judged answer: the denominator of success."""
+        return sum(cell.judged for cell in self.cells)
+
+    @property
+    def correct(self) -> int:
+        """Tasks solved."""
+        return sum(cell.correct for cell in self.cells)
+
+    @property
+    def errors(self) -> int:
+        """Tasks whose last attempt ended in an error; no part of success."""
+        return sum(cell.errors for cell in self.cells)
+
+    @property
+    def by_depth(self) -> tuple[Cell, ...]:
+        """Success per depth over all suites, shallow first."""
+        return pooled(self.cells)
+
+    @property
+    def output_tokens_per_s(self) -> float | None:
+        """Generated tokens of all attempts per wall second; None where no time was measured."""
+        return self.tokens.completion / self.cost.wall_s if self.cost.wall_s else None
+
+    @property
+    def energy_per_correct_j(self) -> float | None:
+        """Joules of all attempts per task solved; None where not measured or nothing was solved."""
+        if self.cost.energy_j is None or not self.correct:
+            return None
+        return self.cost.energy_j / self.correct
+
+
+class Comparison(Record):
+    """All arms of a comparison, in the order given, judged with one non-inferiority margin."""
+
+    baseline: str
+    margin: float
+    arms: tuple[ArmSummary, ...]
+
+    def arm(self, name: str) -> ArmSummary:
+        """The summary of that arm. Raises KeyError."""
+        for summary in self.arms:
+            if summary.arm == name:
+                return summary
+        raise KeyError(name)
+
+
+def observe(trace: Trace, task: Task) -> Outcome:
+    """What the summary needs of one trace, without its text.
+
+    Raises:
+        SuiteError: the task's premises are not in topological order.
+    """
+    judged = trace.error is None and trace.score is not None
+    return Outcome(
+        key=(trace.task_id, trace.seed),
+        suite=trace.suite,
+        depth=trace.depth,
+        attempt=trace.attempt,
+        correct=trace.correct if judged else None,
+        collapse=analyse(trace, task) if judged and task.premises else None,
+        tokens=Tokens(hops=len(trace.hops), prompt=trace.prompt_tokens, completion=trace.completion_tokens),
+    )
+
+
+class ArmAccumulator:
+    """Collects the outcomes of one arm while its traces pass by."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[Key, Outcome] = {}
+        self.tokens = Tokens()
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one more attempt; of several at the same task and seed the last attempt stays."""
+        self.tokens += outcome.tokens
+        known = self.outcomes.get(outcome.key)
+        if known is None or outcome.attempt >= known.attempt:
+            self.outcomes[outcome.key] = outcome
+
+    def summary(self, arm: str, cost: Cost, against: Paired | None = None) -> ArmSummary:
+        """The arm so far."""
+        cells = _cells(self.outcomes.values())
+        suites = dict.fromkeys(cell.suite for cell in cells if cell.suite is not None)
+        return ArmSummary(
+            arm=arm,
+            cells=cells,
+            horizon=_horizon(pooled(cells)),
+            suite_horizons={suite: _horizon([cell for cell in cells if cell.suite == suite]) for suite in suites},
+            failures=_failures(self.outcomes.values()),
+            tokens=self.tokens,
+            cost=cost,
+            against=against,
+        )
+
+
+def summarise(
+    traces_by_arm: Mapping[str, Iterable[Trace]],
+    tasks: Mapping[str, Task],
+    baseline: str,
+    costs: Mapping[str, Cost] | None = None,
+    margin: float = 0.02,
+) -> Comparison:
+    """Read the traces of every arm once and compare each arm with the baseline.
+
+    Args:
+        tasks: task id -> task, for every trace.
+        costs: arm -> measured cost; an arm without one is reported as not measured.
+        margin: non-inferiority margin as a difference of success (0.02 is two points).
+
+    Raises:
+        ConfigError: the baseline is none of the arms.
+        SuiteError: a trace names a task that is not in `tasks`.
+    """
+    if baseline not in traces_by_arm:
+        raise ConfigError(unknown("baseline arm", baseline, traces_by_arm))
+    arms = {arm: _accumulate(traces, tasks) for arm, traces in traces_by_arm.items()}
+    pairs = {arm: paired_counts(arms[baseline], other) for arm, other in arms.items() if arm != baseline}
+    against = _against_baseline(pairs, margin)
+    known = costs or {}
+    summaries = (seen.summary(arm, known.get(arm, Cost()), against.get(arm)) for arm, seen in arms.items())
+    return Comparison(baseline=baseline, margin=margin, arms=tuple(summaries))
+
+
+def paired_counts(baseline: ArmAccumulator, arm: ArmAccumulator) -> PairedCounts:
+    """Outcomes on the tasks and seeds that both arms were judged on."""
+    table = Counter(
+        (outcome.correct, other.correct)
+        for key, outcome in baseline.outcomes.items()
+        if outcome.correct is not None and (other := arm.outcomes.get(key)) is not None and other.correct is not None
+    )
+    return PairedCounts(
+        both_right=table[True, True],
+        lost=table[True, False],
+        gained=table[False, True],
+        both_wrong=table[False, False],
+    )
+
+
+def pooled(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """The same counts per depth over all suites, shallow first."""
+    groups: dict[int, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.depth, []).append(cell)
+    return tuple(
+        Cell(
+            suite=None,
+            depth=depth,
+            correct=sum(cell.correct for cell in group),
+            judged=sum(cell.judged for cell in group),
+            errors=sum(cell.errors for cell in group),
+        )
+        for depth, group in sorted(groups.items())
+    )
+
+
+def _accumulate(traces: Iterable[Trace], tasks: Mapping[str, Task]) -> ArmAccumulator:
+    seen = ArmAccumulator()
+    for trace in traces:
+        task = tasks.get(trace.task_id)
+        if task is None:
+            raise SuiteError(f"trace '{trace.id}' answers task '{trace.task_id}', which is not among the tasks given")
+        seen.add(observe(trace, task))
+    return seen
+
+
+def _against_baseline(pairs: Mapping[str, PairedCounts], margin: float) -> dict[str, Paired]:
+    p = {arm: exact_mcnemar(counts.lost, counts.gained) for arm, counts in pairs.items()}
+    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+    return {arm: _paired(counts, p[arm], adjusted[arm], margin) for arm, counts in pairs.items()}
+
+
+def _paired(counts: PairedCounts, p: float, p_holm: float, margin: float) -> Paired:
+    difference = paired_difference(counts)
+    return Paired(
+        counts=counts,
+        p=p,
+        p_holm=p_holm,
+        difference=difference,
+        verdict=verdict(difference, margin),
+        further_tasks=further_tasks_needed(counts, margin),
+    )
+
+
+def _cells(outcomes: Iterable[Outcome]) -> tuple[Cell, ...]:
+    groups: dict[tuple[str, int], Counter[bool | None]] = {}
+    for outcome in outcomes:
+        groups.setdefault((outcome.suite, outcome.depth), Counter())[outcome.correct] += 1
+    return tuple(
+        Cell(suite=suite, depth=depth, correct=seen[True], judged=seen[True] + seen[False], errors=seen[None])
+        for (suite, depth), seen in sorted(groups.items())
+    )
+
+
+def _horizon(cells: Sequence[Cell]) -> Horizon:
+    return horizon(
+        [cell.depth for cell in cells],
+        [cell.correct for cell in cells],
+        [cell.judged for cell in cells],
+    )
+
+
+def _failures(outcomes: Iterable[Outcome]) -> Failures:
+    chains = [outcome.collapse for outcome in outcomes if outcome.collapse is not None]
+    first_errors = Counter(chain.first_error.position for chain in chains if chain.first_error is not None)
+    return Failures(
+        chains=len(chains),
+        collapsed=sum(chain.collapse_hop is not None for chain in chains),
+        first_errors=dict(sorted(first_errors.items())),
+        blast_radii=tuple(radius for chain in chains if (radius := chain.blast_radius) is not None),
+        premises=sum(chain.premises for chain in chains),
+        wrong=sum(chain.wrong for chain in chains),
+        missing=sum(chain.missing for chain in chains),
+        own=sum(chain.own for chain in chains),
+        inherited=sum(chain.inherited for chain in chains),
+        compounded=sum(chain.compounded for chain in chains),
+        recovered=sum(len(chain.recovered) for chain in chains),
+    )

@@ -1,0 +1,171 @@
+"""The default vLLM transport: an engine in a child process of ours, fed over a socket, without HTTP."""
+
+import asyncio
+import itertools
+import json
+import logging
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from qtrap_agents.backends.identity import identify
+from qtrap_agents.backends.launch import Launch, engine_arguments, environment, vllm_version
+from qtrap_agents.backends.process import Child, owned_child
+from qtrap_agents.errors import ArmDied, ArmError, CompletionError
+from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling
+
+logger = logging.getLogger(__name__)
+
+MAX_LINE_BYTES = 2**26
+EXIT_GRACE_S = 5.0
+
+
+class EngineArm:
+    """Requests go out as JSON lines, answers come back by request id as they finish."""
+
+    identity: ArmIdentity
+
+    def __init__(
+        self, name: str, child: Child, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout_s: float
+    ) -> None:
+        self._name = name
+        self._child = child
+        self._reader = reader
+        self._writer = writer
+        self._timeout_s = timeout_s
+        self._ids = itertools.count()
+        self._waiting: dict[int, asyncio.Future[Completion]] = {}
+        self._outbox: list[dict[str, Any]] = []
+        self._heard = time.monotonic()
+        self._death: str | None = None
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """Answer one chat request; any number may be in flight. Errors as in `Backend.complete`."""
+        if self._death:
+            raise ArmDied(self._death)
+        number, started = next(self._ids), time.perf_counter()
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self.post(
+            {
+                "id": number,
+                "messages": [{"role": message.role, "content": message.content} for message in messages],
+                "sampling": sampling.model_dump(),
+            }
+        )
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                completion = await future
+        except TimeoutError:
+            raise self._late() from None
+        finally:
+            if self._waiting.pop(number, None):
+                self.post({"abort": number})
+        return completion.model_copy(update={"latency_s": time.perf_counter() - started})
+
+    def post(self, line: dict[str, Any]) -> None:
+        """Queue a line; all lines of one turn of the event loop leave in one write."""
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append(line)
+
+    async def first_line(self) -> dict[str, Any] | None:
+        """The child's report that it is ready; None if it ended instead."""
+        line = await self._reader.readline()
+        return json.loads(line) if line else None
+
+    async def listen(self) -> None:
+        """Hand out answers until the child is gone, then fail everything in flight."""
+        with suppress(ConnectionError):
+            while line := await self._reader.readline():
+                self._heard = time.monotonic()
+                self._deliver(json.loads(line))
+        await reap(self._child)
+        self._die(f"arm '{self._name}': the engine died in mid-run; {self._child.last_words()}")
+
+    def _deliver(self, line: dict[str, Any]) -> None:
+        future = self._waiting.pop(line.get("id", -1), None)
+        if future is None or future.done():
+            return
+        if "error" in line:
+            future.set_exception(CompletionError(line["error"]))
+        else:
+            future.set_result(Completion.model_validate(line["completion"]))
+
+    def _late(self) -> ArmDied | CompletionError:
+        """A late answer from a talking engine is one failed request; a silent engine is dead."""
+        if self._death:
+            return ArmDied(self._death)
+        if time.monotonic() - self._heard < self._timeout_s:
+            return CompletionError(f"no answer within {self._timeout_s:g} s (engine.request_timeout_s); lower max_tokens")
+        self._die(f"arm '{self._name}': the engine said nothing for {self._timeout_s:g} s; {self._child.last_words()}")
+        return ArmDied(self._death)
+
+    def _die(self, reason: str) -> None:
+        self._death = self._death or reason
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ArmDied(self._death))
+        self._waiting.clear()
+
+    def _flush(self) -> None:
+        lines, self._outbox = self._outbox, []
+        if not self._death:
+            self._writer.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+@asynccontextmanager
+async def open_engine(launch: Launch, log: Path) -> AsyncIterator[EngineArm]:
+    """Start the child, wait until it is ready, end it on leaving.
+
+    Raises:
+        ArmError: it ended or was not ready in time; names the cause or the last log lines.
+    """
+    name, begun = launch.arm.name, time.monotonic()
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "qtrap_agents.backends.engine_worker", "{fd}"]
+    settings = environment(launch) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    async with owned_child(command, settings, log, theirs) as child:
+        reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
+        arm = EngineArm(name, child, reader, writer, launch.engine.request_timeout_s)
+        arm.post({"arguments": engine_arguments(launch)})
+        arm.identity = await _ready(arm, child, launch)
+        logger.info("arm %s: engine ready after %.1f s", name, time.monotonic() - begun)
+        listener = asyncio.create_task(arm.listen())
+        try:
+            yield arm
+        finally:
+            listener.cancel()
+            writer.close()
+
+
+async def reap(child: Child) -> None:
+    """Wait briefly for a child that closed its socket, so that its exit status and last log lines are there."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(EXIT_GRACE_S):
+            await child.process.wait()
+
+
+async def _ready(arm: EngineArm, child: Child, launch: Launch) -> ArmIdentity:
+    name, limit = launch.arm.name, launch.engine.start_timeout_s
+    try:
+        async with asyncio.timeout(limit):
+            report = await arm.first_line()
+    except TimeoutError:
+        words = child.last_words()
+        raise ArmError(f"arm '{name}': not ready after {limit:g} s (engine.start_timeout_s); {words}") from None
+    if report is None:
+        await reap(child)
+        raise ArmError(f"arm '{name}': the engine ended at start; {child.last_words()}")
+    return await asyncio.to_thread(
+        identify,
+        "vllm",
+        launch.checkpoint,
+        report["ready"],
+        engine=vllm_version(),
+        kv_cache_dtype=launch.engine.kv_cache_dtype,
+    )

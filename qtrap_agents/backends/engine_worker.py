@@ -1,0 +1,168 @@
+"""The child that serves a vLLM arm without HTTP: `python -m qtrap_agents.backends.engine_worker FD`.
+
+JSON lines over the socket FD. First in: `{"arguments": {…}}`. First out: `{"ready": ModelFacts, "start_s": …}`. Then in
+`{"id", "messages", "sampling"}` or `{"abort": id}`, and out, as they finish, `{"id", "completion"}` or `{"id", "error"}`;
+`{"alive": true}` at least every second while the engine steps. Requests are read between steps and join the running batch.
+"""
+
+import json
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from qtrap_agents.backends.chat import NOT_FINITE, prompt_ids
+from qtrap_agents.backends.guard import kill_own_group
+from qtrap_agents.backends.inspector import combine
+
+HEARTBEAT_S = 1.0
+
+Line = dict[str, Any]
+
+
+class Channel:
+    """The socket to the parent: a thread reads into a queue, and ends this process group when the parent is gone."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._inbox: queue.SimpleQueue[Line] = queue.SimpleQueue()
+        self.sent_at = time.monotonic()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def receive(self, wait: bool) -> Iterator[Line]:
+        """Everything that has arrived; with `wait`, at least one line."""
+        if wait:
+            yield self._inbox.get()
+        while not self._inbox.empty():
+            yield self._inbox.get()
+
+    def send(self, lines: list[Line]) -> None:
+        """Write the lines in one go."""
+        self._socket.sendall("".join(json.dumps(line) + "\n" for line in lines).encode())
+        self.sent_at = time.monotonic()
+
+    def _read(self) -> None:
+        with self._socket.makefile("rb") as stream:
+            for line in stream:
+                self._inbox.put(json.loads(line))
+        kill_own_group()
+
+
+class Worker:
+    """vLLM's engine core in this process, stepped by hand."""
+
+    def __init__(self, arguments: Line) -> None:
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        self._tokenizer = self._engine.get_tokenizer()
+
+    def facts(self) -> Line:
+        """What every worker of the engine holds, put together."""
+        return dict(combine(self._engine.collective_rpc("qtrap_facts")))
+
+    @property
+    def busy(self) -> bool:
+        """True while a request is unfinished."""
+        return bool(self._engine.has_unfinished_requests())
+
+    def take(self, line: Line) -> list[Line]:
+        """Queue a request or abort one; the answer is an error line if the engine refuses it."""
+        if "abort" in line:
+            self._engine.abort_request([str(line["abort"])])
+            return []
+        try:
+            tokens = prompt_ids(self._tokenizer, line["messages"])
+            parameters = sampling_parameters(json.dumps(line["sampling"]))
+            self._engine.add_request(str(line["id"]), {"prompt_token_ids": tokens}, parameters)
+        except Exception as error:
+            return [{"id": line["id"], "error": f"the engine refused the request: {error}"}]
+        return []
+
+    def step(self) -> list[Line]:
+        """One step of the engine; lines for what finished."""
+        return [answer(output) for output in self._engine.step() if output.finished]
+
+
+@lru_cache(maxsize=64)
+def sampling_parameters(sampling: str) -> Any:
+    """vLLM's SamplingParams for one of our `Sampling` records as JSON. Greedy requests need no generator of their own."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    wanted = json.loads(sampling)
+    return SamplingParams(
+        temperature=wanted["temperature"],
+        top_p=wanted["top_p"],
+        max_tokens=wanted["max_tokens"],
+        seed=wanted["seed"] if wanted["temperature"] > 0 else None,
+        stop=wanted["stop"] or None,
+        logprobs=wanted["logprobs"],
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def answer(output: Any) -> Line:
+    """The line for a finished RequestOutput: a completion, or an error where the logits were not finite."""
+    result, metrics, number = output.outputs[0], output.metrics, int(output.request_id)
+    if getattr(metrics, "is_corrupted", False):
+        return {"id": number, "error": NOT_FINITE}
+    completion = {
+        "text": result.text,
+        "token_ids": list(result.token_ids),
+        "finish_reason": result.finish_reason or "abort",
+        "prompt_tokens": len(output.prompt_token_ids),
+        "completion_tokens": len(result.token_ids),
+        "ttft_s": getattr(metrics, "first_token_latency", None) or None,
+        "logprobs": token_logprobs(result.token_ids, result.logprobs),
+    }
+    return {"id": number, "completion": completion}
+
+
+def token_logprobs(token_ids: list[int], logprobs: Any) -> list[Line] | None:
+    """One entry per generated token: its log-probability and the alternatives by rank."""
+    if logprobs is None:
+        return None
+    entries = []
+    for token, known in zip(token_ids, logprobs, strict=True):
+        ranked = sorted(known.items(), key=lambda item: item[1].rank)
+        top = [(alternative, value.logprob) for alternative, value in ranked]
+        entries.append({"token_id": token, "logprob": known[token].logprob, "top": top})
+    return entries
+
+
+def serve(channel: Channel, worker: Worker) -> NoReturn:
+    """Answer until the parent closes the socket."""
+    while True:
+        answers = [out for line in channel.receive(wait=not worker.busy) for out in worker.take(line)]
+        if worker.busy:
+            answers += worker.step()
+        if answers:
+            channel.send(answers)
+        elif time.monotonic() - channel.sent_at > HEARTBEAT_S:
+            channel.send([{"alive": True}])
+
+
+def main() -> NoReturn:
+    """Start the engine that the first line describes, report it and serve. An error ends the process: its log tells."""
+    started = time.monotonic()
+    try:
+        channel = Channel(int(sys.argv[1]))
+        worker = Worker(next(channel.receive(wait=True))["arguments"])
+        channel.send([{"ready": worker.facts(), "start_s": time.monotonic() - started}])
+        serve(channel, worker)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""From an arm's configuration to a backend that answers: the one place that decides which backend, device and dtype."""
+
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from qtrap_agents.backends.base import Backend
+from qtrap_agents.backends.chat import NOT_FINITE, all_finite
+from qtrap_agents.backends.checkpoint import resolve_checkpoint as resolve_checkpoint
+from qtrap_agents.backends.launch import Launch, gpu_visible, vllm_build
+from qtrap_agents.backends.launch import resolve_dtype as resolve_dtype
+from qtrap_agents.backends.scripted import open_scripted
+from qtrap_agents.config import ArmConfig, EngineConfig
+from qtrap_agents.errors import ArmDied, ArmError, CompletionError
+from qtrap_agents.types import Message, Sampling
+
+CANARY = (Message(role="user", content="1"),)
+
+
+def resolve_backend(config: ArmConfig) -> tuple[str, str | None]:
+    """The backend that will serve the arm, and one line on why `auto` fell back to transformers.
+
+    Raises:
+        ArmError: vLLM was asked for by name and cannot run here.
+    """
+    if config.backend in {"scripted", "transformers"} or config.base_url:
+        return ("vllm" if config.base_url and config.backend == "auto" else config.backend), None
+    missing = _why_no_vllm()
+    if missing is None:
+        return "vllm", None
+    if config.backend == "vllm":
+        raise ArmError(f"arm '{config.name}': {missing}; install qtrap-agents[cpu] or [gpu], or use backend: transformers")
+    return "transformers", f"{missing}: using the in-process transformers arm"
+
+
+@asynccontextmanager
+async def open_arm(config: ArmConfig, engine: EngineConfig, log: Path) -> AsyncIterator[Backend]:
+    """Serve the arm for the length of the `async with` block; everything it started is gone afterwards.
+
+    `log` gets the output of the serving process. A first tiny request checks that the logits are finite.
+
+    Raises:
+        ArmError: the arm cannot be served; one sentence with the remedy.
+    """
+    async with _open(config, engine, log) as backend:
+        if backend.identity.backend != "scripted":
+            await _check_finite(config.name, backend)
+        yield backend
+
+
+def _open(config: ArmConfig, engine: EngineConfig, log: Path) -> AbstractAsyncContextManager[Backend]:
+    backend, _ = resolve_backend(config)
+    if backend == "scripted":
+        return open_scripted(config)
+    if config.base_url:
+        from qtrap_agents.backends.server import open_running_server
+
+        return open_running_server(config, engine)
+    checkpoint = resolve_checkpoint(config.checkpoint or "")
+    if backend == "transformers":
+        from qtrap_agents.backends.transformers_arm import open_transformers
+
+        return open_transformers(config, engine, checkpoint)
+    device = "cpu" if vllm_build() == "cpu" else "cuda"
+    launch = Launch(config, engine, checkpoint, device, resolve_dtype(engine, device))
+    if config.transport == "server":
+        from qtrap_agents.backends.server import open_server
+
+        return open_server(launch, log)
+    from qtrap_agents.backends.engine import open_engine
+
+    return open_engine(launch, log)
+
+
+def _why_no_vllm() -> str | None:
+    build = vllm_build()
+    if build is None:
+        return "vLLM is not installed"
+    if build == "cuda" and not gpu_visible():
+        return "this vLLM is the CUDA build and no NVIDIA GPU is visible"
+    if importlib.util.find_spec("torch") is None:
+        return "vLLM is installed without torch"
+    return None
+
+
+async def _check_finite(name: str, backend: Backend) -> None:
+    """One token with its log-probability: a broken checkpoint shows before a thousand tasks fail.
+
+    Raises:
+        ArmError: a log-probability is NaN or infinite, or the request failed.
+    """
+    try:
+        completion = await backend.complete(CANARY, Sampling(max_tokens=1, logprobs=1))
+    except ArmDied:
+        raise
+    except CompletionError as error:
+        if NOT_FINITE not in str(error):
+            raise ArmError(f"arm '{name}': the first request failed: {error}") from error
+    else:
+        if all_finite(entry.logprob for entry in completion.logprobs or ()):
+            return
+    raise ArmError(
+        f"arm '{name}': {NOT_FINITE}: checkpoint {backend.identity.checkpoint} is broken or overflows in "
+        f"{backend.identity.activation_dtype or 'this dtype'}; quantise it again or set engine.dtype: float32"
+    )

@@ -1,0 +1,137 @@
+"""A child process of ours: its own process group, its log, its last words, and its certain end."""
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+logger = logging.getLogger(__name__)
+
+LOG_TAIL_BYTES = 32_768
+SHOWN_LINES = 4
+TERM_GRACE_S = 3.0
+
+CAUSES: tuple[tuple[str, str], ...] = (
+    (
+        r"out of memory|OutOfMemoryError|can't allocate memory|Cannot allocate memory|is less than desired|is less than requested"
+        r"|No available memory for the cache blocks|larger than the available KV cache memory",
+        "not enough memory: lower engine.kv_cache_gib, max_num_seqs, max_model_len or gpu_memory_utilization",
+    ),
+    (
+        r"SafetensorError|HeaderTooLarge|MetadataIncompleteBuffer|InvalidHeader",
+        "a safetensors file of the checkpoint is corrupt: copy it again",
+    ),
+    (
+        r"Repository Not Found|LocalEntryNotFoundError|OfflineModeIsEnabled|is not a valid model identifier|couldn't connect to",
+        "the checkpoint is not in the local hub cache and the hub cannot be reached: give a local directory",
+    ),
+    (
+        r"Failed to find a kernel that can implement",
+        "no kernel of this vLLM can run these packed weights here: use backend: transformers or another machine",
+    ),
+    (
+        r"were not initialized from checkpoint|size mismatch|no module or parameter named|Attempted to load weight",
+        "the weights do not fit config.json: the checkpoint is incomplete or of another model",
+    ),
+    (r"address already in use", "the port is taken: choose another 'port' or leave it out"),
+)
+
+NOISE = re.compile(
+    r"^\s*$|^\s+|^Traceback|^During handling|^The above exception|Completed \||^\[rank\d+\]:\[W|^\[W\d|resource_tracker"
+    r"|FutureWarning|see root cause above|^torch\.distributed"
+)
+PREFIX = re.compile(r"^(\(\w+[^)]*pid=\d+\)\s*)?((DEBUG|INFO|WARNING|ERROR)\s+[\d:. -]+(\[[^\]]*\])?\s*)?")
+
+
+class Child(NamedTuple):
+    """A running child and the file that its stdout and stderr go to."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+    log_start: int
+
+    @property
+    def ended(self) -> bool:
+        """True once the process has been reaped."""
+        return self.process.returncode is not None
+
+    def last_words(self) -> str:
+        """Why it ended, in one line: a known cause with its remedy, the signal, and the last lines of its log."""
+        lines = last_lines(self.log, self.log_start)
+        cause = next((told for pattern, told in CAUSES if any(re.search(pattern, line) for line in lines)), None)
+        status = self.process.returncode
+        if cause is None and status is not None and status < 0:
+            cause = f"killed by {signal.Signals(-status).name}"
+        shown = " | ".join(lines[-SHOWN_LINES:]) or "nothing"
+        return f"{cause + '; ' if cause else ''}last log lines ({self.log}): {shown}"
+
+
+@asynccontextmanager
+async def owned_child(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, lifeline: socket.socket
+) -> AsyncIterator[Child]:
+    """Start `command` in its own session, output to `log`; end its whole group on leaving.
+
+    The child inherits `lifeline` (its number replaces `{fd}` in the command) and must end when the far end closes. The
+    session of its own keeps Ctrl-C in the terminal away from it.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        start = output.tell()
+        process = await asyncio.create_subprocess_exec(
+            *[part.format(fd=lifeline.fileno()) if part == "{fd}" else part for part in command],
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(environment),
+            pass_fds=(lifeline.fileno(),),
+            start_new_session=True,
+        )
+    lifeline.close()
+    try:
+        yield Child(process, log, start)
+    finally:
+        await end_group(process)
+
+
+async def end_group(process: asyncio.subprocess.Process) -> None:
+    """SIGTERM to the group, SIGKILL after a grace of three seconds; returns when the child is reaped."""
+    _signal_group(process.pid, signal.SIGTERM)
+    try:
+        async with asyncio.timeout(TERM_GRACE_S):
+            await process.wait()
+    except (TimeoutError, asyncio.CancelledError) as error:
+        _signal_group(process.pid, signal.SIGKILL)
+        await process.wait()
+        if isinstance(error, asyncio.CancelledError):
+            raise
+    _signal_group(process.pid, signal.SIGKILL)
+
+
+def last_lines(log: Path, start: int = 0) -> list[str]:
+    """The telling lines at the end of a log, without progress bars, stack frames and vLLM's prefixes."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(start, log.stat().st_size - LOG_TAIL_BYTES))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    return list(_cleaned(text.splitlines()))
+
+
+def _cleaned(lines: Iterable[str]) -> Iterable[str]:
+    for line in lines:
+        bare = PREFIX.sub("", line, count=1)
+        if not NOISE.search(bare):
+            yield bare.rstrip()[:300]
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)

@@ -1,0 +1,28 @@
+"""vLLM plugin: a linear kernel for packed weights on CPUs where vLLM has none. Off unless our own launcher turns it on."""
+
+import os
+
+ENABLE = "QTRAP_REFERENCE_KERNEL"
+NAME = "ReferenceLinearKernel"
+NOTE = (
+    "no AVX-512: 4-bit weights are unpacked by the reference kernel; speed and energy of this arm say nothing about 4-bit serving"
+)
+"""Said on every arm that runs the kernel, whatever the reason it was needed."""
+
+
+def register() -> None:
+    """Entry point `vllm.general_plugins`: offer the kernel to vLLM after its own ones. Does nothing unless enabled.
+
+    vLLM calls this in every process, and more than once.
+    """
+    if os.environ.get(ENABLE) != "1":
+        return
+    try:
+        from vllm.model_executor.kernels.linear import _POSSIBLE_KERNELS, register_linear_kernel
+        from vllm.platforms import PlatformEnum
+    except ImportError:
+        return
+    from qtrap_agents.backends.unpacking_kernel import ReferenceLinearKernel
+
+    if ReferenceLinearKernel not in _POSSIBLE_KERNELS.get(PlatformEnum.CPU, []):
+        register_linear_kernel(ReferenceLinearKernel, PlatformEnum.CPU, "mp")

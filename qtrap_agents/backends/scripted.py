@@ -1,0 +1,72 @@
+"""The scripted arm: a Python function answers. For tests, teaching and edge cases that no model produces on demand."""
+
+import importlib
+import inspect
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from qtrap_agents.config import ArmConfig
+from qtrap_agents.errors import ArmError, CompletionError, QtrapError
+from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling
+
+Script = Callable[[Sequence[Message], Sampling], Any]
+
+
+class ScriptedArm:
+    """Answers with what the function returns: text, or a whole Completion."""
+
+    def __init__(self, name: str, script: Script) -> None:
+        self._script = script
+        self.identity = ArmIdentity(backend="scripted", checkpoint=name, source="a Python function", engine="scripted")
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """Call the function, awaiting it where it is async.
+
+        Raises:
+            CompletionError: it raised something of its own; errors of ours pass through.
+        """
+        started = time.perf_counter()
+        try:
+            answer = self._script(messages, sampling)
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except QtrapError:
+            raise
+        except Exception as error:
+            raise CompletionError(f"the script raised {type(error).__name__}: {error}") from error
+        return _as_completion(answer, messages, time.perf_counter() - started)
+
+
+@asynccontextmanager
+async def open_scripted(config: ArmConfig) -> AsyncIterator[ScriptedArm]:
+    """Import `script: module:function`.
+
+    Raises:
+        ArmError: there is no such module or function.
+    """
+    yield ScriptedArm(config.script or "", load_script(config.name, config.script or ""))
+
+
+def load_script(arm: str, script: str) -> Script:
+    """The function behind `module:function`."""
+    module_name, _, function_name = script.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ArmError(f"arm '{arm}': script '{script}' cannot be imported ({error}); write 'module:function'") from error
+    if not callable(function):
+        raise ArmError(f"arm '{arm}': script '{script}' is not a function")
+    found: Script = function
+    return found
+
+
+def _as_completion(answer: object, messages: Sequence[Message], latency_s: float) -> Completion:
+    """Text becomes a Completion; its tokens are counted as words, since there is no tokenizer."""
+    if isinstance(answer, Completion):
+        return answer
+    if not isinstance(answer, str):
+        raise CompletionError(f"the script returned {type(answer).__name__}; return text or a Completion")
+    words = sum(len(message.content.split()) for message in messages)
+    return Completion(text=answer, prompt_tokens=words, completion_tokens=len(answer.split()), latency_s=latency_s)

@@ -1,0 +1,298 @@
+"""vLLM over HTTP: its OpenAI-compatible server as a child of ours, or one that already runs (`base_url`)."""
+
+import asyncio
+import http.client
+import json
+import logging
+import os
+import re
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtrap_agents.backends.chat import NOT_FINITE
+from qtrap_agents.backends.identity import identify
+from qtrap_agents.backends.inspector import combine
+from qtrap_agents.backends.launch import Launch, engine_arguments, environment, vllm_version
+from qtrap_agents.backends.process import Child, owned_child
+from qtrap_agents.config import ArmConfig, EngineConfig
+from qtrap_agents.errors import ArmDied, ArmError, CompletionError
+from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, TokenLogprob
+
+if TYPE_CHECKING:
+    import openai
+
+logger = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+POLL_S = 0.25
+PROBE_TIMEOUT_S = 10.0
+SERVER = "vllm.entrypoints.openai.api_server"
+VLLM_FIELDS = ("return_token_ids", "return_tokens_as_token_ids")
+
+
+class ServerArm:
+    """An OpenAI-compatible server that answers chat completions."""
+
+    identity: ArmIdentity
+
+    def __init__(self, name: str, base_url: str, model: str, timeout_s: float, child: Child | None = None) -> None:
+        import openai
+
+        self._name = name
+        self._model = model
+        self._timeout_s = timeout_s
+        self._child = child
+        self._extras = dict.fromkeys(VLLM_FIELDS, True)
+        self.client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key="none" if child else os.environ.get("OPENAI_API_KEY", "none"),
+            max_retries=0,
+            timeout=timeout_s,
+            http_client=openai.DefaultAsyncHttpxClient(timeout=timeout_s, trust_env=child is None),
+        )
+
+    def use_model(self, name: str) -> None:
+        """Ask for this model from now on."""
+        self._model = name
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """Answer one chat request; any number may be in flight. Errors as in `Backend.complete`."""
+        import openai
+
+        started = time.perf_counter()
+        try:
+            response = await self._ask(messages, sampling)
+        except openai.APITimeoutError:
+            raise CompletionError(f"no answer within {self._timeout_s:g} s (engine.request_timeout_s)") from None
+        except openai.APIConnectionError as error:
+            raise await self._gone(error) from error
+        except openai.APIStatusError as error:
+            raise CompletionError(_refusal(error)) from error
+        completion = as_completion(response, sampling.logprobs is not None)
+        return completion.model_copy(update={"latency_s": time.perf_counter() - started})
+
+    async def _ask(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
+        """The raw response. A server that refuses vLLM's own fields is asked again without them, from then on."""
+        import openai
+
+        try:
+            return await self._post(messages, sampling)
+        except openai.BadRequestError as error:
+            if not self._extras or not any(name in str(error) for name in VLLM_FIELDS):
+                raise
+            self._extras = {}
+            return await self._post(messages, sampling)
+
+    async def _post(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
+        request: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "extra_body": self._extras,
+        }
+        if sampling.temperature > 0:
+            request["seed"] = sampling.seed
+        if sampling.stop:
+            request["stop"] = list(sampling.stop)
+        if sampling.logprobs is not None:
+            request |= {"logprobs": True, "top_logprobs": sampling.logprobs}
+        raw = await self.client.chat.completions.with_raw_response.create(**request)
+        response: dict[str, Any] = json.loads(raw.content)
+        return response
+
+    async def _gone(self, error: Exception) -> ArmDied | CompletionError:
+        """A child that has ended, or that refuses connections, is dead; so is a foreign server nobody answers for."""
+        if self._child is None:
+            return ArmDied(f"arm '{self._name}': no server answers at {self.client.base_url}: start it again and resume")
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self._child.process.wait()
+        except TimeoutError:
+            return CompletionError(f"the connection to the server broke: {error}")
+        return ArmDied(f"arm '{self._name}': the server died in mid-run; {self._child.last_words()}")
+
+
+@asynccontextmanager
+async def open_server(launch: Launch, log: Path) -> AsyncIterator[ServerArm]:
+    """Start a server of our own on a free port (or the arm's), wait until it is healthy, end it on leaving.
+
+    Raises:
+        ArmError: the port is taken, or the server ended or was not healthy in time.
+    """
+    name, begun = launch.arm.name, time.monotonic()
+    port = claim_port(name, launch.arm.port)
+    ours, theirs = socket.socketpair()
+    guard = [sys.executable, "-m", "qtrap_agents.backends.guard", "{fd}"]
+    command = [*guard, sys.executable, "-m", SERVER, *server_flags(launch, port)]
+    settings = environment(launch) | {"VLLM_SERVER_DEV_MODE": "1"}
+    with ours:
+        async with owned_child(command, settings, log, theirs) as child:
+            timeout_s = launch.engine.request_timeout_s
+            arm = ServerArm(name, f"http://{HOST}:{port}/v1", served_name(name), timeout_s, child)
+            async with arm.client:
+                await _healthy(port, child, launch)
+                arm.identity = await _own_identity(port, launch)
+                logger.info("arm %s: server ready after %.1f s", name, time.monotonic() - begun)
+                yield arm
+
+
+@asynccontextmanager
+async def open_running_server(config: ArmConfig, engine: EngineConfig) -> AsyncIterator[ServerArm]:
+    """Use the server at `base_url`; nothing is started and nothing is ended.
+
+    Raises:
+        ArmError: nobody answers there, or it does not serve the model that the arm names.
+    """
+    base_url = (config.base_url or "").rstrip("/")
+    arm = ServerArm(config.name, base_url, config.model or "", engine.request_timeout_s)
+    async with arm.client:
+        arm.identity = await _foreign_identity(arm, config, base_url)
+        yield arm
+
+
+def served_name(arm: str) -> str:
+    """The model name that the server is asked for: stable in metric labels."""
+    return f"qtrap-{arm}"
+
+
+def claim_port(arm: str, port: int | None) -> int:
+    """The arm's port after a look that it is free, or a free one.
+
+    Raises:
+        ArmError: the port is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port or 0))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ArmError(
+                f"arm '{arm}': port {port} cannot be used ({reason}); choose another 'port' or leave it out"
+            ) from error
+        found: int = probe.getsockname()[1]
+    return found
+
+
+def server_flags(launch: Launch, port: int) -> list[str]:
+    """The engine arguments as command-line flags, and where to listen."""
+    flags = ["--host", HOST, "--port", str(port), "--served-model-name", served_name(launch.arm.name)]
+    for name, value in engine_arguments(launch).items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", str(value)]
+    return [*flags, "--disable-uvicorn-access-log"]
+
+
+def as_completion(response: Mapping[str, Any], wants_logprobs: bool) -> Completion:
+    """A chat completion response, with vLLM's token ids where the server gives them."""
+    choice, usage = response["choices"][0], response.get("usage") or {}
+    entries = (choice.get("logprobs") or {}).get("content") or []
+    return Completion(
+        text=choice["message"].get("content") or "",
+        token_ids=tuple(choice.get("token_ids") or ()),
+        finish_reason=choice.get("finish_reason") or "stop",
+        prompt_tokens=usage.get("prompt_tokens", 0),
+        completion_tokens=usage.get("completion_tokens", 0),
+        logprobs=tuple(map(_token_logprob, entries)) if wants_logprobs else None,
+    )
+
+
+def _token_logprob(entry: Mapping[str, Any]) -> TokenLogprob:
+    top = tuple((_token_id(item["token"]), item["logprob"]) for item in entry.get("top_logprobs") or ())
+    return TokenLogprob(token_id=_token_id(entry["token"]), logprob=entry["logprob"], top=top)
+
+
+def _token_id(token: str) -> int:
+    """vLLM writes `token_id:123`; other servers write the text, which has no id to us."""
+    number = token.removeprefix("token_id:")
+    return int(number) if number != token and number.isdigit() else -1
+
+
+def _refusal(error: "openai.APIStatusError") -> str:
+    text = str(error)
+    if re.search(r"not JSON compliant|\bnan\b|Out of range float", text, re.IGNORECASE):
+        return NOT_FINITE
+    return f"the server refused the request ({error.status_code}): {text.splitlines()[0][:300]}"
+
+
+async def _healthy(port: int, child: Child, launch: Launch) -> None:
+    """Wait for `/health`."""
+    name, limit = launch.arm.name, launch.engine.start_timeout_s
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        if child.ended:
+            raise ArmError(f"arm '{name}': the server ended at start; {child.last_words()}")
+        if await fetch(f"http://{HOST}:{port}/health") is not None:
+            return
+        await asyncio.sleep(POLL_S)
+    raise ArmError(f"arm '{name}': not ready after {limit:g} s (engine.start_timeout_s); {child.last_words()}")
+
+
+async def _own_identity(port: int, launch: Launch) -> ArmIdentity:
+    """Ask the workers through our inspector; a vLLM without that route leaves the engine's side unknown."""
+    answer = await fetch(f"http://{HOST}:{port}/collective_rpc", {"method": "qtrap_facts"})
+    facts = combine(json.loads(answer)["results"]) if answer else None
+    kv_cache_dtype = launch.engine.kv_cache_dtype
+    return await asyncio.to_thread(
+        identify, "vllm", launch.checkpoint, facts, engine=vllm_version(), kv_cache_dtype=kv_cache_dtype
+    )
+
+
+async def _foreign_identity(arm: ServerArm, config: ArmConfig, base_url: str) -> ArmIdentity:
+    """What a server we did not start tells about itself: its model, version and cache dtype; the rest is unknown."""
+    served = await _models(config, base_url)
+    model = config.model or next(iter(served), "")
+    if model not in served:
+        raise ArmError(f"arm '{config.name}': {base_url} serves {', '.join(served) or 'nothing'}, not '{model}'; correct 'model'")
+    arm.use_model(model)
+    root = base_url.removesuffix("/v1")
+    version, metrics = await asyncio.gather(fetch(f"{root}/version"), fetch(f"{root}/metrics"))
+    cache = re.search(r'cache_config_info\{.*?cache_dtype="([^"]+)"', metrics or "")
+    number = re.search(r'"version"\s*:\s*"([^"]+)"', version or "")
+    return ArmIdentity(
+        backend="vllm",
+        checkpoint=served[model],
+        kv_cache_dtype=cache.group(1) if cache else None,
+        engine=f"vllm {number.group(1)}" if number else None,
+        source=f"{base_url}: /v1/models, /version, /metrics",
+        notes=("a server that we did not start: quantisation, kernels, dtype and weight bytes are unknown",),
+    )
+
+
+async def _models(config: ArmConfig, base_url: str) -> dict[str, str]:
+    """Served model name -> checkpoint behind it."""
+    answer = await fetch(f"{base_url}/models")
+    try:
+        return {item["id"]: item.get("root") or item["id"] for item in json.loads(answer or "")["data"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ArmError(
+            f"arm '{config.name}': no OpenAI-compatible server answers at {base_url}; start it or correct base_url"
+        ) from None
+
+
+async def fetch(url: str, body: dict[str, Any] | None = None) -> str | None:
+    """The text at an address (POST where there is a body), None where it is not there or refuses."""
+    return await asyncio.to_thread(_fetch, url, body)
+
+
+def _fetch(url: str, body: dict[str, Any] | None) -> str | None:
+    handlers = [urllib.request.ProxyHandler({})] if f"//{HOST}:" in url else []
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
+    if key := os.environ.get("OPENAI_API_KEY"):
+        request.add_header("Authorization", f"Bearer {key}")
+    try:
+        with urllib.request.build_opener(*handlers).open(request, timeout=PROBE_TIMEOUT_S) as response:
+            return str(response.read().decode(errors="replace"))
+    except (OSError, ValueError, http.client.HTTPException):
+        return None

@@ -1,0 +1,303 @@
+"""The in-process arm: transformers in a thread, waiting requests gathered into left-padded batches.
+
+For machines without vLLM and as the second opinion on it. A row's tokens depend on its own prompt and seed only, up to
+rounding: each row samples from its own generator.
+"""
+
+import asyncio
+import importlib.metadata
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtrap_agents.backends import checkpoint as files
+from qtrap_agents.backends.chat import NOT_FINITE, prompt_ids
+from qtrap_agents.backends.identity import identify
+from qtrap_agents.backends.inspector import ModelFacts, read_model
+from qtrap_agents.backends.launch import resolve_dtype
+from qtrap_agents.config import ArmConfig, EngineConfig
+from qtrap_agents.errors import ArmError, CompletionError
+from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, TokenLogprob
+
+if TYPE_CHECKING:
+    import torch
+
+PACKED = ".weight_packed"
+PACKED_FORMAT = "pack-quantized"
+TEXT_CONTEXT = 8
+UNPACKED = "the packed weights were unpacked at load: speed and energy of this arm say nothing about 4-bit serving"
+
+
+@dataclass
+class Row:
+    """One request while it is being answered."""
+
+    prompt: list[int]
+    sampling: Sampling
+    generator: "torch.Generator | None"
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    text: str = ""
+    finish_reason: str | None = None
+    ttft_s: float | None = None
+
+
+class Generator:
+    """Model and tokenizer with a batched decoding loop; used by one thread at a time."""
+
+    def __init__(self, source: Path | str, dtype: str, device: str, max_model_len: int) -> None:
+        import torch
+        from transformers import AutoTokenizer
+
+        self._torch = torch
+        self.tokenizer = AutoTokenizer.from_pretrained(source)
+        self.model = load_model(source, getattr(torch, dtype)).to(device)
+        self.model.eval()
+        self.device, self.dtype = device, dtype
+        self._context = min(max_model_len, getattr(self.model.config, "max_position_embeddings", max_model_len))
+        ends = self.model.generation_config.eos_token_id
+        self._ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
+        self._pad = self.tokenizer.pad_token_id or 0
+
+    def facts(self) -> ModelFacts:
+        """What the loaded model holds."""
+        return read_model(self.model, self.dtype, self.device)
+
+    def answer(self, requests: Sequence[tuple[Sequence[Message], Sampling]]) -> list[Completion | CompletionError]:
+        """Answer a batch together; one result or error for each request, in order."""
+        started = time.perf_counter()
+        rows = [self._row(messages, sampling) for messages, sampling in requests]
+        good = [row for row in rows if isinstance(row, Row)]
+        with self._torch.inference_mode():
+            for logits in self._logits(good):
+                self._extend(good, logits, time.perf_counter() - started)
+        return [self._result(row) if isinstance(row, Row) else row for row in rows]
+
+    def _row(self, messages: Sequence[Message], sampling: Sampling) -> Row | CompletionError:
+        prompt = prompt_ids(self.tokenizer, [{"role": item.role, "content": item.content} for item in messages])
+        if len(prompt) >= self._context:
+            return CompletionError(f"the prompt has {len(prompt)} tokens, the model takes {self._context - 1}")
+        if sampling.temperature <= 0:
+            return Row(prompt, sampling, None)
+        return Row(prompt, sampling, self._torch.Generator(self.device).manual_seed(sampling.seed))
+
+    def _logits(self, rows: list[Row]) -> "Iterator[torch.Tensor]":
+        """Logits [row, vocabulary] of the next token, for as long as one row is unfinished; the caller appends tokens."""
+        torch = self._torch
+        width = max((len(row.prompt) for row in rows), default=0)
+        padded = [[self._pad] * (width - len(row.prompt)) + row.prompt for row in rows]
+        tokens = torch.tensor(padded, device=self.device)
+        mask = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows], device=self.device)
+        cache = None
+        while any(row.finish_reason is None for row in rows):
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+            output = self.model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache = output.past_key_values
+            yield output.logits[:, -1].float()
+            tokens = torch.tensor([[row.tokens[-1] if row.tokens else self._pad] for row in rows], device=self.device)
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+
+    def _extend(self, rows: list[Row], logits: "torch.Tensor", elapsed_s: float) -> None:
+        """Append one token to every unfinished row, or finish it."""
+        finite = logits.isfinite().all(-1).tolist()
+        greedy = logits.argmax(-1).tolist()
+        for index, row in enumerate(rows):
+            if row.finish_reason is not None:
+                continue
+            if not finite[index]:
+                row.finish_reason = NOT_FINITE
+                continue
+            token = greedy[index] if row.generator is None else self._draw(row, logits[index])
+            row.tokens.append(token)
+            row.ttft_s = row.ttft_s or elapsed_s
+            if row.sampling.logprobs is not None:
+                row.logprobs.append(self._logprob(token, logits[index], row.sampling.logprobs))
+            self._finish(row, token)
+
+    def _draw(self, row: Row, logits: "torch.Tensor") -> int:
+        """One token by temperature and nucleus."""
+        probabilities, order = (logits / row.sampling.temperature).softmax(-1).sort(descending=True)
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities[before >= row.sampling.top_p] = 0
+        return int(order[self._torch.multinomial(probabilities, 1, generator=row.generator)])
+
+    def _logprob(self, token: int, logits: "torch.Tensor", count: int) -> TokenLogprob:
+        logprobs = logits.log_softmax(-1)
+        values, ids = logprobs.topk(count)
+        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+        return TokenLogprob(token_id=token, logprob=float(logprobs[token]), top=top)
+
+    def _finish(self, row: Row, token: int) -> None:
+        if row.sampling.stop or token in self._ends:
+            row.text = self._decode(row)
+        cut = [row.text.find(stop) for stop in row.sampling.stop if stop in row.text]
+        if cut or token in self._ends:
+            row.finish_reason = "stop"
+            row.text = row.text[: min(cut)] if cut else row.text
+        elif len(row.tokens) >= row.sampling.max_tokens or len(row.prompt) + len(row.tokens) >= self._context:
+            row.finish_reason, row.text = "length", self._decode(row)
+
+    def _decode(self, row: Row) -> str:
+        """The text as it continues the prompt, so that a leading space is kept, as vLLM does."""
+        before = row.prompt[-TEXT_CONTEXT:]
+        known = str(self.tokenizer.decode(before, skip_special_tokens=True))
+        whole = str(self.tokenizer.decode(before + row.tokens, skip_special_tokens=True))
+        return whole[len(known) :]
+
+    def _result(self, row: Row) -> Completion | CompletionError:
+        if row.finish_reason == NOT_FINITE:
+            return CompletionError(NOT_FINITE)
+        return Completion(
+            text=row.text,
+            token_ids=tuple(row.tokens),
+            finish_reason=row.finish_reason or "abort",
+            prompt_tokens=len(row.prompt),
+            completion_tokens=len(row.tokens),
+            ttft_s=row.ttft_s,
+            logprobs=None if row.sampling.logprobs is None else tuple(row.logprobs),
+        )
+
+
+class TransformersArm:
+    """Collects the requests that wait and answers up to `max_num_seqs` of them at a time."""
+
+    def __init__(self, generator: Generator, identity: ArmIdentity, max_num_seqs: int) -> None:
+        self.identity = identity
+        self._generator = generator
+        self._limit = max_num_seqs
+        self._waiting: list[tuple[Sequence[Message], Sampling, asyncio.Future[Completion]]] = []
+        self._wake = asyncio.Event()
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """Answer one chat request; those that wait meanwhile share a batch. Errors as in `Backend.complete`."""
+        started = time.perf_counter()
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._waiting.append((messages, sampling, future))
+        self._wake.set()
+        completion = await future
+        latency_s = time.perf_counter() - started
+        ttft_s = None if completion.ttft_s is None else min(latency_s, completion.ttft_s)
+        return completion.model_copy(update={"latency_s": latency_s, "ttft_s": ttft_s})
+
+    async def collect(self) -> None:
+        """Serve batches until cancelled."""
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(0)
+            batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+            if not self._waiting:
+                self._wake.clear()
+            live = [entry for entry in batch if not entry[2].done()]
+            await self._serve(live)
+
+    async def _serve(self, batch: list[tuple[Sequence[Message], Sampling, asyncio.Future[Completion]]]) -> None:
+        requests = [(messages, sampling) for messages, sampling, _ in batch]
+        results: Sequence[Completion | Exception]
+        try:
+            results = await asyncio.to_thread(self._generator.answer, requests)
+        except Exception as error:
+            results = [_as_our_error(error)] * len(batch)
+        for (_, _, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+
+@asynccontextmanager
+async def open_transformers(config: ArmConfig, engine: EngineConfig, source: Path | str) -> AsyncIterator[TransformersArm]:
+    """Load the model into this process.
+
+    Raises:
+        ArmError: transformers is missing or cannot load the checkpoint.
+    """
+    try:
+        generator = await asyncio.to_thread(_load, engine, source)
+    except ImportError as error:
+        raise ArmError(f"arm '{config.name}': {error}; install torch, transformers and compressed-tensors") from error
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ArmError(f"arm '{config.name}': transformers cannot load {source}: {_first_line(error)}") from error
+    arm = TransformersArm(generator, await asyncio.to_thread(_identity, generator, source), engine.max_num_seqs)
+    collector = asyncio.create_task(arm.collect())
+    try:
+        yield arm
+    finally:
+        collector.cancel()
+
+
+def _load(engine: EngineConfig, source: Path | str) -> Generator:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Generator(source, resolve_dtype(engine, device), device, engine.max_model_len)
+
+
+def _identity(generator: Generator, source: Path | str) -> ArmIdentity:
+    facts = generator.facts()
+    packed = isinstance(source, Path) and files.read_facts(source).packed_tensors > 0
+    return identify(
+        "transformers",
+        source,
+        facts,
+        engine=f"transformers {importlib.metadata.version('transformers')}",
+        kv_cache_dtype=facts["activation_dtype"],
+        notes=(UNPACKED,) if packed and not facts["quantised_modules"] else (),
+    )
+
+
+def load_model(source: Path | str, dtype: "torch.dtype") -> Any:
+    """The model with dense weights where the checkpoint is compressed-tensors `pack-quantized`, else as transformers does.
+
+    Unpacked by ourselves, because releases of compressed-tensors disagree on the layout of 3-bit weights.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(source)
+    quantisation = getattr(config, "quantization_config", None)
+    if not isinstance(source, Path) or not isinstance(quantisation, dict) or quantisation.get("format") != PACKED_FORMAT:
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    del config.quantization_config
+    weights = dense_weights(source, quantisation, dtype)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    if config.tie_word_embeddings:
+        weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    model.load_state_dict(weights)
+    return model
+
+
+def dense_weights(path: Path, quantisation: dict[str, Any], dtype: "torch.dtype") -> "dict[str, torch.Tensor]":
+    """Every weight of a `pack-quantized` checkpoint, the packed ones unpacked."""
+    from safetensors.torch import load_file
+
+    from qtrap_agents.backends.unpack import dequantise
+
+    tensors = {name: tensor for file in files.weight_files(path) for name, tensor in load_file(file).items()}
+    bits, _ = files.bits_and_group(quantisation)
+    layers = [name.removesuffix(PACKED) for name in tensors if name.endswith(PACKED)]
+    for layer in layers:
+        outputs, inputs = tensors.pop(layer + ".weight_shape").tolist()
+        packed, scales, zeros = (tensors.pop(layer + part, None) for part in (PACKED, ".weight_scale", ".weight_zero_point"))
+        if packed is None or scales is None or bits is None:
+            raise ValueError(f"layer {layer} is incomplete")
+        tensors[layer + ".weight"] = dequantise(packed, scales, zeros, bits, (outputs, inputs))
+    return {name: tensor.to(dtype) for name, tensor in tensors.items()}
+
+
+def _as_our_error(error: Exception) -> Exception:
+    return error if isinstance(error, ArmError) else CompletionError(f"transformers failed: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,236 @@
+"""Suite × workflow × arm → stored traces.
+
+Arms run one after the other, each served by its own process; within an arm `concurrency` tasks are in flight. A trace
+is stored as soon as its task ends, so whatever stops the run loses only the tasks in flight.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from langgraph.errors import GraphRecursionError
+
+from qtrap_agents.backends.base import Backend
+from qtrap_agents.backends.factory import open_arm, resolve_backend, resolve_checkpoint
+from qtrap_agents.config import ArmConfig, RunConfig
+from qtrap_agents.energy import Meter, open_meter
+from qtrap_agents.environment import describe_environment
+from qtrap_agents.errors import ArmDied, CompletionError, ConfigError, QtrapError, StoreError, SuiteError
+from qtrap_agents.scoring import score
+from qtrap_agents.store import ArmWriter, AttemptEvent, RunDirectory
+from qtrap_agents.suites.catalog import Suite, load_suite
+from qtrap_agents.types import Hop, Measurement, Task, Trace, Value
+from qtrap_agents.workflows.catalog import GraphFor, load_workflow
+from qtrap_agents.workflows.hop import Context, State
+
+SPARE_STEPS = 1000
+"""Steps that a graph may take beyond one for each premise before LangGraph stops it."""
+
+
+class Progress(Protocol):
+    """What a run tells while it goes on."""
+
+    def note(self, text: str) -> None:
+        """One line worth knowing."""
+
+    def starting(self, arm: str) -> None:
+        """The arm is being started."""
+
+    def ready(self, arm: str, startup_s: float, total: int, done: int) -> None:
+        """The arm answers; `done` of its `total` tasks are stored already."""
+
+    def advance(self, arm: str, failed: bool) -> None:
+        """One more trace is stored; `failed` where it carries an error."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that must be right before the first arm starts."""
+
+    config: RunConfig
+    suites: Mapping[str, Suite]
+    graph_for: GraphFor
+
+
+def prepare(config: RunConfig) -> Plan:
+    """Load suites, workflow and checkpoints, so that a mistake shows before anything is started.
+
+    Raises:
+        QtrapError: what is wrong, in one sentence.
+    """
+    suites = [load_suite(choice) for choice in config.suites]
+    names = [suite.name for suite in suites]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"suites are named twice: {', '.join(names)}; use each once")
+    for arm in config.arms:
+        if resolve_backend(arm)[0] != "scripted" and not arm.base_url:
+            resolve_checkpoint(arm.checkpoint or "")
+    return Plan(config, {suite.name: suite for suite in suites}, load_workflow(config.workflow))
+
+
+def start(plan: Plan, out: Path) -> RunDirectory:
+    """Draw the tasks and create the run directory. Raises SuiteError where no task is left, StoreError."""
+    config = plan.config
+    drawn = [suite.tasks(config.depths, config.seeds, config.tasks_per_depth) for suite in plan.suites.values()]
+    tasks = [task for suite in drawn for task in suite]
+    if not tasks:
+        raise SuiteError(f"no tasks: the suites {', '.join(plan.suites)} have none at depths {list(config.depths)}")
+    return RunDirectory.create(out, config, tasks, describe_environment())
+
+
+async def execute(run: RunDirectory, plan: Plan, progress: Progress) -> None:
+    """Run every arm on every task that has no stored trace yet.
+
+    Raises:
+        ArmError: an arm cannot be served or died; the run can be resumed.
+        StoreError: nothing more can be written; the run can be resumed.
+    """
+    tasks = list(run.tasks().values())
+    _stop_on_sigterm()
+    for note in dict.fromkeys(note for arm in plan.config.arms if (note := resolve_backend(arm)[1])):
+        progress.note(note)
+    for arm in plan.config.arms:
+        with ArmWriter(run, arm.name) as writer:
+            todo = [task for task in tasks if task.id not in writer.done]
+            if todo:
+                await _run_arm(run, plan, arm, writer, todo, progress)
+
+
+async def _run_arm(
+    run: RunDirectory, plan: Plan, arm: ArmConfig, writer: ArmWriter, todo: Sequence[Task], progress: Progress
+) -> None:
+    writer.event(AttemptEvent(attempt=writer.attempt, event="start", at=time.time()))
+    progress.starting(arm.name)
+    begun = time.perf_counter()
+    async with open_arm(arm, plan.config.engine, writer.path / "server.log") as backend:
+        startup_s = time.perf_counter() - begun
+        writer.identity(backend.identity)
+        writer.event(AttemptEvent(attempt=writer.attempt, event="ready", at=time.time(), startup_s=startup_s))
+        progress.ready(arm.name, startup_s, len(todo) + len(writer.done), len(writer.done))
+        meter = open_meter(plan.config.energy, on_gpu=(backend.identity.device or "").startswith("cuda"))
+        with _window(writer, meter):
+            async for trace in _traces(run, plan, arm.name, backend, writer.attempt, todo):
+                writer.trace(trace)
+                progress.advance(arm.name, trace.error is not None)
+
+
+@contextmanager
+def _window(writer: ArmWriter, meter: Meter) -> Iterator[None]:
+    """Measure time and energy of a block and write them down, however it ends."""
+    reason, begun, joules = "interrupted", time.perf_counter(), meter.read_j()
+    try:
+        yield
+        reason = "finished"
+    except QtrapError:
+        reason = "failed"
+        raise
+    finally:
+        after = meter.read_j()
+        energy = None if joules is None or after is None else after - joules
+        wall = time.perf_counter() - begun
+        event = {"attempt": writer.attempt, "event": "end", "at": time.time(), "reason": reason}
+        end = AttemptEvent.model_validate(event | {"wall_s": wall, "energy_j": energy, "meter": meter.name})
+        _write_end(writer, end, reason)
+
+
+def _write_end(writer: ArmWriter, end: AttemptEvent, reason: str) -> None:
+    try:
+        writer.event(end)
+    except StoreError:
+        if reason != "failed":
+            raise
+
+
+async def _traces(
+    run: RunDirectory, plan: Plan, arm: str, backend: Backend, attempt: int, todo: Sequence[Task]
+) -> AsyncIterator[Trace]:
+    """Traces in the order in which tasks end, `concurrency` of them in flight."""
+    waiting = iter(todo)
+    running: set[asyncio.Task[Trace]] = set()
+
+    def launch() -> None:
+        if (task := next(waiting, None)) is not None:
+            running.add(asyncio.create_task(_trace(run.id, plan, arm, backend, attempt, task)))
+
+    try:
+        for _ in range(plan.config.concurrency):
+            launch()
+        while running:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            running -= done
+            for _ in done:
+                launch()
+            for finished in done:
+                yield finished.result()
+    finally:
+        for unfinished in running:
+            unfinished.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _trace(run_id: str, plan: Plan, arm: str, backend: Backend, attempt: int, task: Task) -> Trace:
+    """Run one task. A failed request, workflow or parser is an error on the trace; a dead arm is raised."""
+    suite = plan.suites[task.suite]
+    context = Context(backend=backend, suite=suite, sampling=plan.config.sampling)
+    hops: list[Hop] = []
+    answer: Value | None = None
+    error: str | None = None
+    begun = time.perf_counter()
+    try:
+        async for name, update in _updates(plan.graph_for, task, context):
+            if not isinstance(update, dict) or not all(isinstance(hop, Hop) for hop in update.get("hops", [])):
+                raise ConfigError(f"node '{name}' of the workflow returned no state update; end it with `return await hop(…)`")
+            hops.extend(update.get("hops", []))
+            answer = update.get("answer", answer)
+    except (ArmDied, ConfigError):
+        raise
+    except GraphRecursionError:
+        error = f"the workflow did not end within {_recursion_limit(task)} steps"
+    except CompletionError as failure:
+        error = str(failure)
+    except Exception as failure:  # the user's own node: belongs on the trace, the other tasks go on
+        error = f"{type(failure).__name__}: {failure}"
+    return Trace(
+        id=f"{run_id}/{arm}/{task.id}",
+        run_id=run_id,
+        task_id=task.id,
+        suite=task.suite,
+        depth=task.depth,
+        seed=task.seed,
+        workflow=plan.config.workflow.name,
+        arm=arm,
+        attempt=attempt,
+        hops=tuple(hops),
+        answer=answer,
+        score=None if error else score(answer, task),
+        error=error,
+        measurement=Measurement(duration_s=time.perf_counter() - begun),
+    )
+
+
+async def _updates(graph_for: GraphFor, task: Task, context: Context) -> AsyncIterator[tuple[str, object]]:
+    """State updates as nodes finish, so that a later failure loses none of them."""
+    state: State = {"task": task, "hops": []}
+    stream = graph_for(task).astream(
+        state, context=context, stream_mode="updates", config={"recursion_limit": _recursion_limit(task)}
+    )
+    async for chunk in stream:
+        for name, update in chunk.items():
+            yield name, update
+
+
+def _recursion_limit(task: Task) -> int:
+    return len(task.premises) + SPARE_STEPS
+
+
+def _stop_on_sigterm() -> None:
+    """Treat SIGTERM like Ctrl-C: arms are closed and what is stored stays."""
+    current = asyncio.current_task()
+    if current is not None:
+        cancel: Callable[[], object] = current.cancel
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, cancel)

@@ -1,0 +1,245 @@
+"""Find, load and draw from task suites.
+
+A suite is a directory with a `suite.yaml` (`SuiteSpec`). It is looked for by name in `./tasks` and among the shipped
+suites, or taken from a path. Three kinds give the same `Task` records: `procedural` (a generator function, any depth),
+`jsonl` (the user's own tasks) and `gsm8k` (a local GSM8K file).
+"""
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from qtrap_agents.config import SuiteChoice, load_yaml
+from qtrap_agents.errors import SuiteError, unknown
+from qtrap_agents.paths import shipped
+from qtrap_agents.semantics import check_task
+from qtrap_agents.suites.gsm8k import Rejected, parse_gsm8k
+from qtrap_agents.suites.jsonl import read_jsonl
+from qtrap_agents.types import Record, Task, Value
+
+Generator = Callable[[str, int, int, int, dict[str, Value]], Task]
+"""`generate(suite, depth, seed, index, params)`; the same arguments must always give the same task."""
+
+FILE = "suite.yaml"
+
+
+class SuiteSpec(Record):
+    """What `suite.yaml` says.
+
+    `generator` (`module:function`) belongs to procedural suites, `path` (relative to the file) to the others; a run
+    may give or change `path` and the values in `params`. `parser` tells how a completion is read (see
+    `qtrap_agents.premises`), `words` how many words a row has, or the parameter that says so. `system` is the system
+    message, with `{modulus}` where the value of that parameter goes; `show_question` puts the question and the premises
+    known so far before each instruction. A hop may write `max_tokens` tokens, one completion with all premises
+    `cot_tokens_per_premise` for each.
+
+    The tasks of a file have the depths they have: `depths: natural` takes them all, `depths: wanted` only those that
+    the run asks for.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    title: str
+    skill: str
+    kind: Literal["procedural", "jsonl", "gsm8k"]
+    generator: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
+    path: str | None = None
+    params: dict[str, Value] = Field(default_factory=dict)
+    parser: Literal["int", "number", "word", "words", "text"] = "number"
+    words: int | str | None = None
+    system: str = ""
+    show_question: bool = False
+    max_tokens: int = Field(default=16, ge=1)
+    cot_tokens_per_premise: int = Field(default=16, ge=1)
+    depths: Literal["natural", "wanted"] = "natural"
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "SuiteSpec":
+        if self.kind == "procedural" and not self.generator:
+            raise ValueError("a procedural suite needs 'generator: module:function'")
+        if self.kind == "jsonl" and not self.path:
+            raise ValueError("a jsonl suite needs 'path: tasks.jsonl'")
+        if self.words is not None and self.parser != "words":
+            raise ValueError("'words' goes with 'parser: words'")
+        if isinstance(self.words, str) and self.words not in self.params:
+            raise ValueError(unknown("parameter in 'words'", self.words, self.params))
+        return self
+
+
+class Suite(Record):
+    """A suite as a run uses it: its spec, with the parameters of the run; `source` is its `suite.yaml`."""
+
+    spec: SuiteSpec
+    source: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the suite, stored with its tasks."""
+        return self.spec.name
+
+    @property
+    def parser(self) -> str:
+        """The value parser in the form that `premises.parse_value` takes, such as `int` or `words:6`."""
+        words = self.spec.words
+        count = self.spec.params[words] if isinstance(words, str) else words
+        return self.spec.parser if count is None else f"{self.spec.parser}:{count}"
+
+    @property
+    def system(self) -> str:
+        """The system message, with `{name}` of a parameter replaced by its value; empty for none."""
+        text = self.spec.system
+        for name, value in self.spec.params.items():
+            text = text.replace(f"{{{name}}}", str(value))
+        return text
+
+    def tasks(self, depths: Sequence[int], seeds: Sequence[int], per_depth: int) -> Iterator[Task]:
+        """Draw tasks; the same arguments give the same tasks, and more of them begin with the same ones.
+
+        A procedural suite gives `per_depth` tasks for each depth and seed. A file has each of its tasks once: it gives
+        at most `per_depth` of each depth in file order, under the first seed only, because the same question asked
+        again under another seed would be counted as further evidence; `depths` counts with `depths: wanted` only.
+
+        Raises:
+            SuiteError: the generator, the file or a parameter is wrong.
+        """
+        if self.spec.kind == "procedural":
+            return self._generated(depths, seeds, per_depth)
+        chosen = depths if self.spec.depths == "wanted" else None
+        return _limited(self.file_tasks(), chosen, per_depth, seeds[0] if seeds else 0)
+
+    def file_tasks(self) -> tuple[Task, ...]:
+        """All tasks of a suite with a file. Raises SuiteError."""
+        if self.spec.kind == "gsm8k":
+            return parse_gsm8k(self._path(), self.name)[0]
+        return read_jsonl(self._path(), self.name, self.parser)
+
+    def rejected(self) -> tuple[Rejected, ...]:
+        """The problems of a GSM8K file that have no premise DAG, with reasons; empty for other kinds."""
+        return parse_gsm8k(self._path(), self.name)[1] if self.spec.kind == "gsm8k" else ()
+
+    def _generated(self, depths: Sequence[int], seeds: Sequence[int], per_depth: int) -> Iterator[Task]:
+        generate = self._generator()
+        for depth in depths:
+            for seed in seeds:
+                for index in range(per_depth):
+                    yield self._generate(generate, depth, seed, index)
+
+    def _generate(self, generate: Generator, depth: int, seed: int, index: int) -> Task:
+        try:
+            task = generate(self.name, depth, seed, index, dict(self.spec.params))
+        except (ValueError, LookupError) as error:
+            raise SuiteError(
+                f"suite '{self.name}': no task of depth {depth} with {self.spec.params}: {error}; change 'params'"
+            ) from error
+        if not isinstance(task, Task):
+            raise SuiteError(f"suite '{self.name}': '{self.spec.generator}' gave {type(task).__name__}; it must return a Task")
+        problems = check_task(task) if index == 0 else []
+        if problems:
+            raise SuiteError(f"suite '{self.name}': task '{task.id}' contradicts itself: {problems[0]}; correct its generator")
+        return task
+
+    def _generator(self) -> Generator:
+        module, _, function = (self.spec.generator or "").partition(":")
+        try:
+            found = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            raise SuiteError(f"{self.source}: field 'generator': cannot import '{self.spec.generator}': {error}") from error
+        if not callable(found):
+            raise SuiteError(f"{self.source}: field 'generator': '{self.spec.generator}' is not a function")
+        generate: Generator = found
+        return generate
+
+    def _path(self) -> Path:
+        if self.spec.path is None:
+            raise SuiteError(
+                f"suite '{self.name}' needs a file: add 'params: {{path: FILE}}' to the suite in the configuration of the run"
+            )
+        return self.source.parent / self.spec.path
+
+
+def load_suite(choice: SuiteChoice, search: Sequence[Path] | None = None) -> Suite:
+    """The suite that a run chose, with the run's changes to its parameters.
+
+    Args:
+        choice: a name, or a path to a directory or its `suite.yaml`, and parameters. `path` (relative to the working
+            directory) and `depths` change the fields of that name, everything else the suite's own `params`.
+        search: folders of suites, the first hit counts; by default `./tasks` and the shipped suites.
+
+    Raises:
+        SuiteError: no such suite, or it has no such parameter (with the nearest name).
+        ConfigError: its `suite.yaml` is wrong: names file, line and field.
+    """
+    folders = _folders(search)
+    suite = _read(path) if (path := _as_path(choice.name)) else _read_named(choice.name, _find(choice.name, _named(folders)))
+    changes = dict(choice.params)
+    fields: dict[str, object] = {}
+    if suite.spec.kind != "procedural":
+        fields = {name: changes.pop(name) for name in ("path", "depths") if name in changes}
+    if isinstance(file := fields.get("path"), str):
+        fields["path"] = str(Path(file).expanduser().absolute())
+    if fields.get("depths", "natural") not in ("natural", "wanted"):
+        raise SuiteError(f"suite '{suite.name}': parameter 'depths' must be 'natural' or 'wanted', not {fields['depths']!r}")
+    params = {**suite.spec.params, **_checked(suite, changes)}
+    return suite.model_copy(update={"spec": suite.spec.model_copy(update={**fields, "params": params})})
+
+
+def list_suites(search: Sequence[Path] | None = None) -> tuple[Suite, ...]:
+    """All suites that can be named, by name. Raises ConfigError where a `suite.yaml` is wrong."""
+    return tuple(_read_named(name, path) for name, path in sorted(_named(_folders(search)).items()))
+
+
+def _folders(search: Sequence[Path] | None) -> Sequence[Path]:
+    return (Path("tasks"), shipped("tasks")) if search is None else search
+
+
+def _named(folders: Iterable[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in folder.glob(f"*/{FILE}"):
+            found.setdefault(path.parent.name, path)
+    return found
+
+
+def _as_path(name: str) -> Path | None:
+    path = Path(name).expanduser()
+    if "/" not in name and path.name == name != FILE:
+        return None
+    return path / FILE if path.is_dir() else path
+
+
+def _find(name: str, suites: Mapping[str, Path]) -> Path:
+    if name not in suites:
+        raise SuiteError(f"{unknown('suite', name, suites)} A suite of your own is given by its path, such as ./{name}/{FILE}.")
+    return suites[name]
+
+
+def _read(path: Path) -> Suite:
+    return Suite(spec=load_yaml(path, SuiteSpec), source=path.absolute())
+
+
+def _read_named(name: str, path: Path) -> Suite:
+    suite = _read(path)
+    if suite.name != name:
+        raise SuiteError(f"{path}: field 'name' is '{suite.name}'; call it '{name}' like its directory")
+    return suite
+
+
+def _checked(suite: Suite, changes: dict[str, Value]) -> dict[str, Value]:
+    for name, value in changes.items():
+        default = suite.spec.params.get(name)
+        if default is None:
+            raise SuiteError(f"suite '{suite.name}': {unknown('parameter', name, suite.spec.params)}")
+        if isinstance(value, str) != isinstance(default, str) or (isinstance(value, float) and isinstance(default, int)):
+            raise SuiteError(f"suite '{suite.name}': parameter '{name}' must be like {default!r}, not {value!r}")
+    return changes
+
+
+def _limited(tasks: Iterable[Task], depths: Sequence[int] | None, per_depth: int, seed: int) -> Iterator[Task]:
+    drawn: Counter[int] = Counter()
+    for task in tasks:
+        if (depths is None or task.depth in depths) and drawn[task.depth] < per_depth:
+            drawn[task.depth] += 1
+            yield task.model_copy(update={"seed": seed})

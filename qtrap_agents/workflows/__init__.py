@@ -1,0 +1,1 @@
+"""Workflows: LangGraph graphs that answer a task in hops."""

@@ -1,0 +1,40 @@
+"""`cot`: one model call writes all premises, one a line."""
+
+from collections.abc import Callable
+from typing import Any
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+
+from qtrap_agents.premises import parse_steps
+from qtrap_agents.types import Task
+from qtrap_agents.workflows.hop import Context, State, Update, ask, record
+
+
+def build() -> Callable[[Task], CompiledStateGraph[Any, Any, Any, Any]]:
+    """The same graph for every task."""
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("answer", _answer)
+    graph.add_edge(START, "answer")
+    graph.add_edge("answer", END)
+    compiled = graph.compile(name="cot")
+    return lambda task: compiled
+
+
+async def _answer(state: State, runtime: Runtime[Context]) -> Update:
+    task, suite = state["task"], runtime.context.suite
+    asked = await ask(state, runtime, prompt(task), suite.spec.cot_tokens_per_premise * max(1, len(task.premises)))
+    premises = parse_steps(asked.completion.text, suite.parser)
+    final = task.premises[-1].id if task.premises else None
+    premises.sort(key=lambda premise: premise.id == final)
+    return record(state, asked, "answer", premises, ())
+
+
+def prompt(task: Task) -> str:
+    """The question and how to write the steps down."""
+    if not task.premises:
+        return f"{task.question}\nWrite the answer on the last line as `answer = value`."
+    ids = [premise.id for premise in task.premises]
+    steps = ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}"
+    return f"{task.question}\nWrite every step on its own line as `{ids[0]} = value`, from {steps}."

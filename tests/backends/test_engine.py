@@ -1,0 +1,85 @@
+"""The parent's side of the engine transport, against small real processes that speak its protocol badly."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from qtrap_agents.backends.engine import EngineArm
+from qtrap_agents.backends.process import owned_child
+from qtrap_agents.errors import ArmDied, CompletionError
+from qtrap_agents.types import Message, Sampling
+
+T = TypeVar("T")
+ASK = (Message(role="user", content="1"),)
+
+SILENT = "for line in stream: pass"
+CHATTY = "for line in stream:\n  while True: channel.sendall(b'{\"alive\": true}\\n'); time.sleep(0.1)"
+DYING = "stream.readline(); print('the reason'); sys.exit(3)"
+REFUSING = (
+    "for line in stream:\n"
+    "  request = json.loads(line)\n"
+    "  channel.sendall((json.dumps({'id': request['id'], 'error': 'no'}) + '\\n').encode())"
+)
+
+
+def with_child(code: str, log: Path, work: Callable[[EngineArm], Awaitable[T]], timeout_s: float = 0.5) -> T:
+    """Run `work` with an arm whose child runs `code`."""
+    script = (
+        f"import json, socket, sys, time\nchannel = socket.socket(fileno=int(sys.argv[1]))\nstream = channel.makefile()\n{code}"
+    )
+
+    async def run() -> T:
+        ours, theirs = socket.socketpair()
+        async with owned_child([sys.executable, "-c", script, "{fd}"], os.environ, log, theirs) as child:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            arm = EngineArm("stub", child, reader, writer, timeout_s)
+            listener = asyncio.create_task(arm.listen())
+            try:
+                return await work(arm)
+            finally:
+                listener.cancel()
+                writer.close()
+
+    return asyncio.run(run())
+
+
+def test_silent_engine_is_dead_for_every_later_request(tmp_path: Path) -> None:
+    async def work(arm: EngineArm) -> None:
+        with pytest.raises(ArmDied, match=r"said nothing for 0\.5 s"):
+            await arm.complete(ASK, Sampling())
+        with pytest.raises(ArmDied, match="said nothing"):
+            await arm.complete(ASK, Sampling())
+
+    with_child(SILENT, tmp_path / "log", work)
+
+
+def test_one_late_answer_of_a_talking_engine_is_one_failed_request(tmp_path: Path) -> None:
+    async def work(arm: EngineArm) -> None:
+        for _ in range(2):
+            with pytest.raises(CompletionError, match=r"no answer within 0\.5 s"):
+                await arm.complete(ASK, Sampling())
+
+    with_child(CHATTY, tmp_path / "log", work)
+
+
+def test_dying_engine_leaves_its_last_words(tmp_path: Path) -> None:
+    async def work(arm: EngineArm) -> None:
+        results = await asyncio.gather(*[arm.complete(ASK, Sampling()) for _ in range(3)], return_exceptions=True)
+        assert [type(result) for result in results] == [ArmDied] * 3
+        assert "the reason" in str(results[0])
+
+    with_child(DYING, tmp_path / "log", work, timeout_s=20)
+
+
+def test_refused_request_fails_alone(tmp_path: Path) -> None:
+    async def work(arm: EngineArm) -> None:
+        with pytest.raises(CompletionError, match=r"^no$"):
+            await arm.complete(ASK, Sampling())
+
+    with_child(REFUSING, tmp_path / "log", work, timeout_s=20)

@@ -1,0 +1,254 @@
+"""Real vLLM: the engine in a child and the server give the same answers as transformers on the same weights."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from qtrap_agents.backends.base import Backend
+from qtrap_agents.backends.factory import open_arm
+from qtrap_agents.backends.reference_kernel import NAME
+from qtrap_agents.config import ArmConfig, EngineConfig
+from qtrap_agents.errors import ArmDied, ArmError, CompletionError
+from qtrap_agents.types import Completion, Message, Sampling
+
+from .conftest import ENGINE, Arms, answers, question
+
+pytestmark = pytest.mark.vllm
+
+
+def arm_of(checkpoints: dict[str, Path], weights: str, transport: str = "engine") -> ArmConfig:
+    return ArmConfig.model_validate(
+        {"name": f"{weights}-{transport}", "checkpoint": str(checkpoints[weights]), "backend": "vllm", "transport": transport}
+    )
+
+
+def by_transformers(arms: Arms, checkpoints: dict[str, Path], weights: str) -> Backend:
+    return arms.open(ArmConfig(name=f"{weights}-hf", checkpoint=str(checkpoints[weights]), backend="transformers"))
+
+
+def said(completions: list[Completion]) -> list[tuple[object, ...]]:
+    return [(item.text, item.token_ids, item.finish_reason, item.prompt_tokens) for item in completions]
+
+
+@pytest.mark.parametrize("weights", ["fp16", "sym", "asym"])
+def test_engine_answers_as_transformers_does(arms: Arms, checkpoints: dict[str, Path], weights: str) -> None:
+    engine = arms.run(answers(arms.open(arm_of(checkpoints, weights))))
+    reference = arms.run(answers(by_transformers(arms, checkpoints, weights)))
+    assert said(engine) == said(reference)
+    assert len({item.token_ids for item in engine}) > 20
+
+
+def test_packed_arms_differ_from_the_baseline(arms: Arms, checkpoints: dict[str, Path]) -> None:
+    spoken = {
+        weights: said(arms.run(answers(by_transformers(arms, checkpoints, weights)))) for weights in ("fp16", "sym", "asym")
+    }
+    assert spoken["fp16"] != spoken["sym"] != spoken["asym"] != spoken["fp16"]
+
+
+def test_server_answers_as_the_engine_does(arms: Arms, checkpoints: dict[str, Path]) -> None:
+    server = arms.run(answers(arms.open(arm_of(checkpoints, "sym", "server"))))
+    assert said(server) == said(arms.run(answers(arms.open(arm_of(checkpoints, "sym")))))
+
+
+@pytest.mark.parametrize("weights", ["sym", "asym"])
+def test_identity_counts_the_packed_layers_of_the_running_engine(arms: Arms, checkpoints: dict[str, Path], weights: str) -> None:
+    identity = arms.open(arm_of(checkpoints, weights)).identity
+    assert identity.quantised_modules == identity.linear_modules == 8
+    assert (identity.quantisation, identity.bits, identity.group_size) == ({"sym": "gptq", "asym": "awq"}[weights], 4, 64)
+    assert identity.kernels == {NAME: 8}
+    assert any("say nothing about 4-bit serving" in note for note in identity.notes)
+    baseline = arms.open(arm_of(checkpoints, "fp16")).identity
+    assert identity.weight_bytes is not None
+    assert baseline.weight_bytes == 2 * sum(
+        weight.stat().st_size for weight in checkpoints["fp16"].glob("*.safetensors")
+    ) - 2 * header_bytes(checkpoints["fp16"])
+    assert identity.weight_bytes < baseline.weight_bytes / 2
+    assert identity.checksum != baseline.checksum
+
+
+def header_bytes(path: Path) -> int:
+    return 8 + int.from_bytes((path / "model.safetensors").read_bytes()[:8], "little")
+
+
+def test_baseline_identity_holds_no_packed_layer(arms: Arms, checkpoints: dict[str, Path]) -> None:
+    identity = arms.open(arm_of(checkpoints, "fp16")).identity
+    assert (identity.quantisation, identity.quantised_modules, identity.linear_modules) == (None, 0, 8)
+    assert identity.activation_dtype == "float32"
+    assert not identity.notes
+
+
+def test_server_tells_the_same_identity(arms: Arms, checkpoints: dict[str, Path]) -> None:
+    server = arms.open(arm_of(checkpoints, "sym", "server")).identity
+    assert server == arms.open(arm_of(checkpoints, "sym")).identity
+
+
+def test_running_server_by_url(arms: Arms, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    own = arms.open(arm_of(checkpoints, "sym", "server"))
+    url = str(own.client.base_url)  # type: ignore[attr-defined]
+
+    async def ask() -> tuple[list[Completion], Backend]:
+        async with open_arm(ArmConfig(name="url", base_url=url), ENGINE, tmp_path / "log") as arm:
+            return await answers(arm), arm
+
+    completions, arm = arms.run(ask())
+    assert said(completions) == said(arms.run(answers(own)))
+    assert arm.identity.checkpoint == str(checkpoints["sym"])
+    assert arm.identity.quantised_modules is None
+    assert any("unknown" in note for note in arm.identity.notes)
+
+
+def test_running_server_with_another_model_is_refused(arms: Arms, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    url = str(arms.open(arm_of(checkpoints, "sym", "server")).client.base_url)  # type: ignore[attr-defined]
+    config = ArmConfig(name="url", base_url=url, model="other")
+    with pytest.raises(ArmError, match="qtrap-sym-server, not 'other'"):
+        asyncio.run(enter(config, tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["engine", "server"])
+def test_many_requests_at_once_with_logprobs(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
+    arm = arms.open(arm_of(checkpoints, "sym", kind))
+    completions = arms.run(answers(arm, 300, Sampling(max_tokens=3, logprobs=2)))
+    assert len(completions) == 300
+    for item in completions:
+        assert item.logprobs is not None
+        assert tuple(entry.token_id for entry in item.logprobs) == item.token_ids
+        assert all(entry.top[0] == (entry.token_id, entry.logprob) for entry in item.logprobs)
+        assert item.latency_s > 0
+    alone = arms.run(arm.complete(question(299), Sampling(max_tokens=3)))
+    assert alone.token_ids == completions[299].token_ids
+
+
+def test_engine_tells_the_time_to_the_first_token(arms: Arms, checkpoints: dict[str, Path]) -> None:
+    arm = arms.open(arm_of(checkpoints, "fp16"))
+    completion = arms.run(arm.complete(question(1), Sampling(max_tokens=100)))
+    assert completion.ttft_s is not None
+    assert 0 < completion.ttft_s < completion.latency_s
+
+
+@pytest.mark.parametrize("kind", ["engine", "server"])
+def test_endless_output_is_cut_at_max_tokens(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
+    arm = arms.open(arm_of(checkpoints, "sym", kind))
+    completion = arms.run(arm.complete(question(1), Sampling(max_tokens=64)))
+    assert (completion.finish_reason, completion.completion_tokens) == ("length", 64)
+
+
+def test_stop_string_ends_the_text_as_in_transformers(arms: Arms, checkpoints: dict[str, Path]) -> None:
+    engine, reference = arms.open(arm_of(checkpoints, "fp16")), by_transformers(arms, checkpoints, "fp16")
+    free = arms.run(engine.complete(question(3), Sampling(max_tokens=12)))
+    sampling = Sampling(max_tokens=12, stop=(free.text.split()[4],))
+    cut = arms.run(engine.complete(question(3), sampling))
+    assert cut.finish_reason == "stop"
+    assert free.text.startswith(cut.text)
+    assert said([cut]) == said([arms.run(reference.complete(question(3), sampling))])
+
+
+def test_sampling_repeats_with_its_seed(arms: Arms, checkpoints: dict[str, Path]) -> None:
+    arm = arms.open(arm_of(checkpoints, "fp16"))
+    drawn = [
+        arms.run(arm.complete(question(1), Sampling(max_tokens=12, temperature=1.0, seed=seed))).token_ids for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("kind", ["engine", "server"])
+def test_too_long_prompt_fails_alone(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
+    arm = arms.open(arm_of(checkpoints, "sym", kind))
+    long = (Message(role="user", content="1 + " * 300),)
+    with pytest.raises(CompletionError, match="refused"):
+        arms.run(arm.complete(long, Sampling()))
+    assert arms.run(arm.complete(question(1), Sampling())).completion_tokens == 16
+
+
+def test_nan_weights_are_named_at_start(arms: Arms, checkpoints: dict[str, Path]) -> None:
+    with pytest.raises(ArmError, match=r"logits are not finite .* is broken or overflows in float32"):
+        arms.open(arm_of(checkpoints, "nan"))
+
+
+def test_killed_engine_fails_what_is_in_flight_and_what_comes_later(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    async def work() -> list[Completion | BaseException]:
+        log = tmp_path / "engine.log"
+        async with open_arm(arm_of(checkpoints, "fp16"), ENGINE, log) as arm:
+            flying = [asyncio.create_task(arm.complete(question(1), Sampling(max_tokens=200))) for _ in range(50)]
+            await asyncio.sleep(0.2)
+            [child] = psutil.Process().children()
+            child.send_signal(signal.SIGKILL)
+            results = await asyncio.gather(*flying, return_exceptions=True)
+            with pytest.raises(ArmDied, match="died in mid-run"):
+                await arm.complete(question(1), Sampling())
+            return list(results)
+
+    results = asyncio.run(work())
+    died = [str(result) for result in results if isinstance(result, ArmDied)]
+    assert len(died) == len(results) == 50
+    assert "killed by SIGKILL" in died[0]
+    assert "engine.log" in died[0]
+
+
+def test_weights_that_do_not_fit_the_config(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
+    path = copy_of("fp16")
+    config = path / "config.json"
+    config.write_text(config.read_text().replace('"intermediate_size": 256', '"intermediate_size": 512'))
+    with pytest.raises(ArmError, match=r"ended at start; .*last log lines .*Error"):
+        asyncio.run(enter(ArmConfig(name="misfit", checkpoint=str(path)), tmp_path))
+
+
+@pytest.mark.parametrize("transport", ["engine", "server"])
+def test_start_that_hangs_is_ended(checkpoints: dict[str, Path], tmp_path: Path, transport: str) -> None:
+    engine = ENGINE.model_copy(update={"start_timeout_s": 1.0})
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with pytest.raises(ArmError, match=r"not ready after 1 s \(engine.start_timeout_s\)"):
+        asyncio.run(enter(arm_of(checkpoints, "fp16", transport), tmp_path, engine))
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+
+
+@pytest.mark.parametrize("transport", ["engine", "server"])
+def test_children_end_with_a_killed_parent(checkpoints: dict[str, Path], tmp_path: Path, transport: str) -> None:
+    code = (
+        "import asyncio, sys; from pathlib import Path\n"
+        "from qtrap_agents.backends.factory import open_arm; from qtrap_agents.config import ArmConfig, EngineConfig\n"
+        "async def main():\n"
+        "    config = ArmConfig(name='a', checkpoint=sys.argv[1], backend='vllm', transport=sys.argv[2])\n"
+        "    async with open_arm(config, EngineConfig(), Path(sys.argv[3])): pass\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", code, str(checkpoints["fp16"]), transport, str(tmp_path / "log")]
+    with subprocess.Popen(command) as parent:
+        wanted = 1 if transport == "engine" else 2
+        family = wait_for(lambda: psutil.Process(parent.pid).children(recursive=True), lambda found: len(found) >= wanted)
+        os.kill(parent.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive
+
+
+def test_taken_port_is_named_before_the_start(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = arm_of(checkpoints, "fp16", "server").model_copy(update={"port": port})
+        started = time.monotonic()
+        with pytest.raises(ArmError, match=f"port {port} cannot be used .*choose another 'port'"):
+            asyncio.run(enter(config, tmp_path))
+    assert time.monotonic() - started < 5
+
+
+def wait_for(look: Callable[[], list[psutil.Process]], enough: Callable[[list[psutil.Process]], bool]) -> list[psutil.Process]:
+    """What is there once there is enough of it, within 30 s."""
+    deadline = time.monotonic() + 30
+    while not enough(found := look()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert enough(found)
+    return found
+
+
+async def enter(config: ArmConfig, folder: Path, engine: EngineConfig = ENGINE) -> None:
+    """Open and close an arm."""
+    async with open_arm(config, engine, folder / "arm.log"):
+        pass
