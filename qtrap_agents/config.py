@@ -1,11 +1,11 @@
 """Configuration of a run: strict YAML in, frozen records out, every mistake named by file, line and field."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from qtrap_agents.errors import ConfigError, unknown
 from qtrap_agents.types import Record, Sampling, Value
@@ -138,14 +138,21 @@ class RunConfig(Record):
             raise ValueError("depths must be 1 or more")
         return tuple(sorted(set(value)))
 
-    @model_validator(mode="after")
-    def _arms_fit_together(self) -> "RunConfig":
-        names = [arm.name for arm in self.arms]
+    @field_validator("arms")
+    @classmethod
+    def _arms_by_different_names(cls, value: tuple[ArmConfig, ...]) -> tuple[ArmConfig, ...]:
+        names = [arm.name for arm in value]
         if len(set(names)) < len(names):
             raise ValueError(f"arm names must differ: {', '.join(names)}")
-        if self.baseline is not None and self.baseline not in names:
-            raise ValueError(unknown("baseline arm", self.baseline, names))
-        return self
+        return value
+
+    @field_validator("baseline")
+    @classmethod
+    def _baseline_is_an_arm(cls, value: str | None, info: ValidationInfo) -> str | None:
+        arms: tuple[ArmConfig, ...] = info.data.get("arms", ())
+        if value is not None and arms and value not in {arm.name for arm in arms}:
+            raise ValueError(unknown("arm", value, (arm.name for arm in arms)))
+        return value
 
     @property
     def baseline_arm(self) -> str:
@@ -186,11 +193,24 @@ def describe(error: ValidationError, source: str, model: type[Record], lines: Ma
     where = f"{source}:{line}" if line else source
     field = ".".join(str(part) for part in place) or "file"
     if first["type"] == "extra_forbidden":
-        siblings = model.model_fields if len(place) == 1 else ()
+        siblings = _fields_at(model, place[:-1])
         return f"{where}: {unknown('field', str(place[-1]), siblings) if siblings else f'unknown field {field!r}; remove it'}"
     message = first["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(first.get("input"), (dict, list)) else f", not {first.get('input')!r}"
     return f"{where}: field '{field}': {message[0].lower()}{message[1:]}{shown if first['type'] != 'value_error' else ''}"
+
+
+def _fields_at(model: type[Record], place: Sequence[int | str]) -> Sequence[str]:
+    """Names of the fields that belong at a place; none where anything may stand."""
+    for part in place:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields[part].annotation
+        kinds = [kind for kind in (field, *get_args(field)) if isinstance(kind, type) and issubclass(kind, Record)]
+        if not kinds:
+            return ()
+        model = kinds[0]
+    return tuple(model.model_fields)
 
 
 def _lines(node: yaml.Node, place: tuple[Hashable, ...] = ()) -> dict[tuple[Hashable, ...], int]:

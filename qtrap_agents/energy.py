@@ -73,7 +73,7 @@ class RaplMeter:
 
     def __init__(self, root: Path = RAPL):
         self.name = "rapl"
-        self._zones = sorted(zone for zone in root.glob("intel-rapl:*") if zone.name.count(":") == 1)
+        self._zones = sorted(zone for zone in root.glob("intel-rapl:*") if _is_package(zone))
         if not self._zones:
             raise FileNotFoundError(f"no RAPL package counter under {root}")
         self._wrap = [_microjoules(zone / "max_energy_range_uj") for zone in self._zones]
@@ -108,6 +108,11 @@ def _open_nvml() -> Meter:
         pynvml.nvmlInit()
         return NvmlMeter(pynvml)
     return NoMeter("GPU energy not measured: NVML's total-energy counter cannot be read")
+
+
+def _is_package(zone: Path) -> bool:
+    """False for the parts of a package (`intel-rapl:0:1`) and for `psys`, which counts the packages once more."""
+    return zone.name.count(":") == 1 and (zone / "name").read_text().startswith("package")
 
 
 def _microjoules(path: Path) -> int:

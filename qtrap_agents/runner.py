@@ -7,8 +7,8 @@ is stored as soon as its task ends, so whatever stops the run loses only the tas
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from langgraph.errors import GraphRecursionError
 
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.backends.factory import open_arm, resolve_backend, resolve_checkpoint
+from qtrap_agents.backends.scripted import load_script
 from qtrap_agents.config import ArmConfig, RunConfig
 from qtrap_agents.energy import Meter, open_meter
 from qtrap_agents.environment import describe_environment
@@ -58,7 +59,7 @@ class Plan:
 
 
 def prepare(config: RunConfig) -> Plan:
-    """Load suites, workflow and checkpoints, so that a mistake shows before anything is started.
+    """Load suites, workflow, scripts and checkpoints, so that a mistake shows before anything is started.
 
     Raises:
         QtrapError: what is wrong, in one sentence.
@@ -68,9 +69,15 @@ def prepare(config: RunConfig) -> Plan:
     if len(set(names)) < len(names):
         raise ConfigError(f"suites are named twice: {', '.join(names)}; use each once")
     for arm in config.arms:
-        if resolve_backend(arm)[0] != "scripted" and not arm.base_url:
-            resolve_checkpoint(arm.checkpoint or "")
+        _check_arm(arm)
     return Plan(config, {suite.name: suite for suite in suites}, load_workflow(config.workflow))
+
+
+def _check_arm(arm: ArmConfig) -> None:
+    if resolve_backend(arm)[0] == "scripted":
+        load_script(arm.name, arm.script or "")
+    elif not arm.base_url:
+        resolve_checkpoint(arm.checkpoint or "")
 
 
 def start(plan: Plan, out: Path) -> RunDirectory:
@@ -114,9 +121,10 @@ async def _run_arm(
         progress.ready(arm.name, startup_s, len(todo) + len(writer.done), len(writer.done))
         meter = open_meter(plan.config.energy, on_gpu=(backend.identity.device or "").startswith("cuda"))
         with _window(writer, meter):
-            async for trace in _traces(run, plan, arm.name, backend, writer.attempt, todo):
-                writer.trace(trace)
-                progress.advance(arm.name, trace.error is not None)
+            async with aclosing(_traces(run, plan, arm.name, backend, writer.attempt, todo)) as traces:
+                async for trace in traces:
+                    writer.trace(trace)
+                    progress.advance(arm.name, trace.error is not None)
 
 
 @contextmanager
@@ -148,7 +156,7 @@ def _write_end(writer: ArmWriter, end: AttemptEvent, reason: str) -> None:
 
 async def _traces(
     run: RunDirectory, plan: Plan, arm: str, backend: Backend, attempt: int, todo: Sequence[Task]
-) -> AsyncIterator[Trace]:
+) -> AsyncGenerator[Trace, None]:
     """Traces in the order in which tasks end, `concurrency` of them in flight."""
     waiting = iter(todo)
     running: set[asyncio.Task[Trace]] = set()

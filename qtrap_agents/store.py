@@ -18,6 +18,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Literal, TypeVar
 
@@ -146,24 +147,25 @@ class ArmWriter:
 
     def __init__(self, run: RunDirectory, arm: str):
         self.path = run.arm_path(arm)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.path / ".lock")
-            for name in ("traces.jsonl", "attempts.jsonl"):
-                _drop_partial_line(self.path / name)
-            self._traces = (self.path / "traces.jsonl").open("ab", buffering=0)
-            self._events = (self.path / "attempts.jsonl").open("ab", buffering=0)
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        self.attempt = 1 + max((event.attempt for event in run.attempts(arm)), default=0)
-        self.done = {trace.task_id for trace in run.traces(arm)}
+        with ExitStack() as files:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                files.enter_context(_lock(self.path / ".lock"))
+                for name in ("traces.jsonl", "attempts.jsonl"):
+                    _drop_partial_line(self.path / name)
+                self._traces = files.enter_context((self.path / "traces.jsonl").open("ab", buffering=0))
+                self._events = files.enter_context((self.path / "attempts.jsonl").open("ab", buffering=0))
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+            self.attempt = 1 + max((event.attempt for event in run.attempts(arm)), default=0)
+            self.done = {trace.task_id for trace in run.traces(arm)}
+            self._files = files.pop_all()
 
     def __enter__(self) -> "ArmWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in (self._traces, self._events, self._lock):
-            file.close()
+        self._files.close()
 
     def trace(self, trace: Trace) -> None:
         """Append a trace. Raises StoreError; a line that did not fit is removed again."""
@@ -188,7 +190,8 @@ class ArmWriter:
             if written != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            os.ftruncate(file.fileno(), start)
+            with suppress(OSError):
+                os.ftruncate(file.fileno(), start)
             raise cannot_write(self.path, error) from error
 
 

@@ -78,7 +78,17 @@ class EngineArm:
         line = await self._reader.readline()
         return json.loads(line) if line else None
 
-    async def listen(self) -> None:
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Deliver answers for as long as the block runs."""
+        listener = asyncio.create_task(self._listen())
+        try:
+            yield
+        finally:
+            listener.cancel()
+            await asyncio.wait([listener])
+
+    async def _listen(self) -> None:
         """Hand out answers until the child is gone, then fail everything in flight."""
         with suppress(ConnectionError):
             while line := await self._reader.readline():
@@ -132,15 +142,23 @@ async def open_engine(launch: Launch, log: Path) -> AsyncIterator[EngineArm]:
     async with owned_child(command, settings, log, theirs) as child:
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
         arm = EngineArm(name, child, reader, writer, launch.engine.request_timeout_s)
-        arm.post({"arguments": engine_arguments(launch)})
-        arm.identity = await _ready(arm, child, launch)
-        logger.info("arm %s: engine ready after %.1f s", name, time.monotonic() - begun)
-        listener = asyncio.create_task(arm.listen())
-        try:
-            yield arm
-        finally:
-            listener.cancel()
-            writer.close()
+        async with closing(writer):
+            arm.post({"arguments": engine_arguments(launch)})
+            arm.identity = await _ready(arm, child, launch)
+            logger.info("arm %s: engine ready after %.1f s", name, time.monotonic() - begun)
+            async with arm.listening():
+                yield arm
+
+
+@asynccontextmanager
+async def closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """Close the socket on leaving, whether or not the child still reads."""
+    try:
+        yield
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def reap(child: Child) -> None:

@@ -13,7 +13,7 @@ from qtrap_agents.config import ArmConfig, EngineConfig
 
 SMALL_MODEL_BYTES = 256 * 2**20
 INSPECTOR = "qtrap_agents.backends.inspector.Inspector"
-UNWANTED = ("VLLM_PORT", "VLLM_HOST_IP", "VLLM_USE_V1", "VLLM_DISABLED_KERNELS", ENABLE)
+UNWANTED = ("VLLM_PORT", "VLLM_HOST_IP", "VLLM_USE_V1", "VLLM_DISABLED_KERNELS", "VLLM_CPU_KVCACHE_SPACE", ENABLE)
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ def engine_arguments(launch: Launch) -> dict[str, Any]:
         "generation_config": "vllm",
         "worker_extension_cls": INSPECTOR,
     }
+    if launch.device == "cpu":
+        common["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * 2**30)
     return common | dict(launch.arm.engine_args)
 
 
@@ -101,13 +103,13 @@ def environment(launch: Launch) -> dict[str, str]:
 
 
 def _cpu_environment(launch: Launch) -> dict[str, str]:
-    """KV cache in GiB, our kernel as the last resort (the only one without AVX-512), threads by model size.
+    """Our kernel as the last resort (the only one without AVX-512), threads by model size.
 
     A tiny model is served by one thread: the barriers between more cost more than they save, ten times over where
     another process wants a core. An eager engine still compiles its log-probability helper with a C++ compiler, 20 s at
     the first such request, unless told not to.
     """
-    chosen = {"VLLM_CPU_KVCACHE_SPACE": f"{launch.engine.kv_cache_gib:g}", ENABLE: "1"}
+    chosen = {ENABLE: "1"}
     if launch.engine.enforce_eager:
         chosen["TORCH_COMPILE_DISABLE"] = "1"
     if not launch.native_4bit:

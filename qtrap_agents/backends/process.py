@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -43,10 +43,10 @@ CAUSES: tuple[tuple[str, str], ...] = (
 )
 
 NOISE = re.compile(
-    r"^\s*$|^\s+|^Traceback|^During handling|^The above exception|Completed \||^\[rank\d+\]:\[W|^\[W\d|resource_tracker"
-    r"|FutureWarning|see root cause above|^torch\.distributed"
+    r"^\s*$|^\s{4,}|^\s*File \"|^Traceback|^During handling|^The above exception|Completed \||^\[rank\d+\]:\[W|^\[W\d"
+    r"|resource_tracker|Warning: |see root cause above|^torch\.distributed"
 )
-PREFIX = re.compile(r"^(\(\w+[^)]*pid=\d+\)\s*)?((DEBUG|INFO|WARNING|ERROR)\s+[\d:. -]+(\[[^\]]*\])?\s*)?")
+PREFIX = re.compile(r"^(\(\w+[^)]*pid=\d+\) ?)?((?P<level>DEBUG|INFO|WARNING|ERROR)\s+[\d:. -]+(\[[^\]]*\])? ?)?")
 
 
 class Child(NamedTuple):
@@ -115,21 +115,22 @@ async def end_group(process: asyncio.subprocess.Process) -> None:
 
 
 def last_lines(log: Path, start: int = 0) -> list[str]:
-    """The telling lines at the end of a log, without progress bars, stack frames and vLLM's prefixes."""
+    """The telling lines at the end of a log: errors where there are any, no progress bars, stack frames or prefixes."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(start, log.stat().st_size - LOG_TAIL_BYTES))
             text = stream.read().decode(errors="replace")
     except OSError:
         return []
-    return list(_cleaned(text.splitlines()))
+    told = [(level, line) for level, line in map(_without_prefix, text.splitlines()) if not NOISE.search(line)]
+    errors = [line for level, line in told if level in {None, "ERROR"}]
+    return errors or [line for _, line in told]
 
 
-def _cleaned(lines: Iterable[str]) -> Iterable[str]:
-    for line in lines:
-        bare = PREFIX.sub("", line, count=1)
-        if not NOISE.search(bare):
-            yield bare.rstrip()[:300]
+def _without_prefix(line: str) -> tuple[str | None, str]:
+    """The level vLLM logged the line at, and its text."""
+    prefix = PREFIX.match(line)
+    return (prefix["level"], line[prefix.end() :].rstrip()[:300]) if prefix else (None, line)
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

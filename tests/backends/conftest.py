@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from qtrap_agents.backends.base import Backend
-from qtrap_agents.backends.factory import open_arm, resolve_backend
+from qtrap_agents.backends.factory import open_arm
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.reference.tokenizer import build_tokenizer
 from qtrap_agents.types import Completion, Message, Sampling
@@ -23,15 +23,6 @@ from qtrap_agents.types import Completion, Message, Sampling
 T = TypeVar("T")
 GROUP = 64
 ENGINE = EngineConfig(dtype="float32", max_model_len=256, max_num_seqs=64, kv_cache_gib=0.25)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs vLLM where it cannot run, and say why."""
-    backend, reason = resolve_backend(ArmConfig(name="probe", checkpoint="."))
-    if backend != "vllm":
-        for item in items:
-            if item.get_closest_marker("vllm"):
-                item.add_marker(pytest.mark.skip(reason=reason or backend))
 
 
 class Arms:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from qtrap_agents.backends.engine import EngineArm
+from qtrap_agents.backends.engine import EngineArm, closing
 from qtrap_agents.backends.process import owned_child
 from qtrap_agents.errors import ArmDied, CompletionError
 from qtrap_agents.types import Message, Sampling
@@ -39,12 +39,8 @@ def with_child(code: str, log: Path, work: Callable[[EngineArm], Awaitable[T]], 
         async with owned_child([sys.executable, "-c", script, "{fd}"], os.environ, log, theirs) as child:
             reader, writer = await asyncio.open_connection(sock=ours)
             arm = EngineArm("stub", child, reader, writer, timeout_s)
-            listener = asyncio.create_task(arm.listen())
-            try:
+            async with closing(writer), arm.listening():
                 return await work(arm)
-            finally:
-                listener.cancel()
-                writer.close()
 
     return asyncio.run(run())
 

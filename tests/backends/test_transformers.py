@@ -34,7 +34,7 @@ def test_batch_equals_generate_one_by_one(arms: Arms, checkpoints: dict[str, Pat
         assert completion.prompt_tokens == prompt["input_ids"].shape[1]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("weights", ["sym", "asym"])
 def test_unpacked_weights_equal_those_of_compressed_tensors(checkpoints: dict[str, Path], weights: str) -> None:
     from transformers import CompressedTensorsConfig

@@ -1,0 +1,164 @@
+"""Findings about an arm in words: its horizon, its difference from the baseline, the verdict and what to do next."""
+
+import math
+import shlex
+
+from qtrap_agents.analysis.statistics import Horizon, Interval
+from qtrap_agents.analysis.summary import ArmSummary, Paired
+from qtrap_agents.report.comparison import ArmFacts, RunComparison, total_cell
+from qtrap_agents.report.format import NOTHING, hops, p_value, percent, points_between
+
+NOT_CONSTANT = 0.05
+"""Below this p-value the null model of a constant hop success counts as rejected."""
+
+
+def horizon_words(horizon: Horizon) -> str:
+    """`20 [17, 24]` in hops, `> 32 (≥ 210)` where no chain failed, or why there is no estimate.
+
+    `≈` marks an estimate outside the depths that were tried.
+    """
+    if not any(horizon.totals):
+        return "not estimable: no judged task"
+    if horizon.estimate is not None:
+        about = "≈ " if horizon.extrapolated else ""
+        return f"{about}{hops(horizon.estimate)} {_ends(horizon.interval)}"
+    tried = [depth for depth, total in zip(horizon.depths, horizon.totals, strict=True) if total]
+    if (low := horizon.interval.low) is not None:
+        return f"> {max(tried)} (≥ {hops(low)})" if low > max(tried) else f"≥ {hops(low)} (no failure up to {max(tried)})"
+    if (high := horizon.interval.high) is not None:
+        return f"< {min(tried)} (≤ {hops(high)})" if high < min(tried) else f"≤ {hops(high)} (no success from {min(tried)} on)"
+    return "not estimable: success does not fall with depth"
+
+
+def null_words(horizon: Horizon) -> str:
+    """The horizon under a constant hop success, and that success."""
+    if horizon.null_estimate is None or horizon.hop_success is None:
+        return NOTHING
+    return f"{hops(horizon.null_estimate)} ({_fine_percent(horizon.hop_success)} a hop)"
+
+
+def shape_words(horizon: Horizon) -> str:
+    """The p-value of a constant hop success, and how hops change with depth where it is rejected."""
+    if horizon.shape_p is None:
+        return NOTHING
+    course = f", {'worse' if horizon.shape > 1 else 'better'} with depth" if horizon.shape_p < NOT_CONSTANT else ""
+    return p_value(horizon.shape_p) + course
+
+
+def difference_words(paired: Paired) -> str:
+    """`−12.3 points [−15.0, −9.8]`, or that there is nothing to pair."""
+    if not paired.counts.n:
+        return "no common judged task"
+    return points_between(paired.counts.difference, paired.difference.low, paired.difference.high)
+
+
+def verdict_words(paired: Paired) -> str:
+    """The verdict, with the tasks still needed where it is open."""
+    if paired.verdict != "undecided" or not paired.counts.n or paired.further_tasks is None:
+        return paired.verdict
+    return f"undecided, about {_round_up(paired.further_tasks):,} further tasks needed"
+
+
+def verdict_sentence(report: RunComparison, summary: ArmSummary) -> str:
+    """One plain sentence: what became of this arm."""
+    facts, against = report.arm_facts(summary.arm), summary.against
+    if not summary.judged:
+        kinds = facts.error_kinds
+        reason = f", most often: {next(iter(kinds))}" if kinds else ""
+        return f"{summary.arm}: no verdict: all {summary.n:,} tasks ended in an error{reason}"
+    if against is None:
+        alone = "" if len(report.facts) > 1 else ", the only arm: nothing to compare"
+        head = f"{summary.arm} (baseline{alone}): success {percent(total_cell(summary.cells, None).success)}"
+        head += f" of {summary.judged:,} tasks"
+    elif not against.counts.n:
+        return f"{summary.arm}: no verdict: no judged task in common with {report.comparison.baseline}"
+    else:
+        head = f"{summary.arm}: {verdict_words(against)}: success {difference_words(against)}"
+    return "; ".join(
+        [
+            head,
+            f"horizon {horizon_sentence(summary.horizon)}",
+            *_suite_words(summary),
+            _first_words(summary),
+            *_error_words(summary),
+        ]
+    )
+
+
+def horizon_sentence(horizon: Horizon) -> str:
+    """The horizon with its unit, to stand in a sentence."""
+    words = horizon_words(horizon)
+    if words.startswith("not") or "(" in words:
+        return words.replace(" (", " hops (", 1)
+    return words.replace(" [", " hops [", 1)
+
+
+def next_command(report: RunComparison) -> str:
+    """What to type next: look at the failures of the worst arm, or draw more tasks where the verdict is open."""
+    summaries = [summary for summary in report.comparison.arms if summary.n > summary.correct]
+    compared = [summary for summary in summaries if summary.against is not None] or summaries
+    if compared:
+        worst = min(compared, key=_difference)
+        facts = report.arm_facts(worst.arm)
+        open_verdict = worst.against is not None and worst.against.verdict == "undecided"
+        if open_verdict and (more := _more_tasks(report, worst, facts)):
+            return more
+        return f"qtrap inspect {shlex.quote(facts.path)} --arm {facts.arm} --failed"
+    deepest = max((cell.depth for summary in report.comparison.arms for cell in summary.cells), default=1)
+    return f"qtrap run {shlex.quote(report.facts[0].path)}/run.yaml --depth {4 * deepest}"
+
+
+def _difference(summary: ArmSummary) -> float:
+    difference = summary.against.counts.difference if summary.against else None
+    return -1.0 if difference is None else difference
+
+
+def _more_tasks(report: RunComparison, summary: ArmSummary, facts: ArmFacts) -> str | None:
+    """Draw enough tasks for a verdict; None where the number is unknown or the baseline is in another run."""
+    paired = summary.against
+    if paired is None or not paired.counts.n or not paired.further_tasks:
+        return None
+    if report.arm_facts(report.comparison.baseline).path != facts.path:
+        return None
+    now = report.tasks_per_depth[facts.path]
+    wanted = math.ceil(now * (1 + paired.further_tasks / paired.counts.n))
+    return f"qtrap run {shlex.quote(facts.path)}/run.yaml --limit {_round_up(wanted)}"
+
+
+def _suite_words(summary: ArmSummary) -> list[str]:
+    """The suite that breaks first, where there are several and one has an estimate."""
+    known = {suite: fit for suite, fit in summary.suite_horizons.items() if fit.estimate is not None or fit.interval.low is None}
+    fitted = {suite: fit.estimate or fit.interval.high for suite, fit in known.items()}
+    numbers = {suite: number for suite, number in fitted.items() if number is not None}
+    if len(summary.suite_horizons) < 2 or not numbers:
+        return []
+    shortest = min(numbers, key=lambda suite: numbers[suite])
+    return [f"shortest in {shortest}: {horizon_sentence(summary.suite_horizons[shortest])}"]
+
+
+def _first_words(summary: ArmSummary) -> str:
+    if not summary.failures.chains:
+        return "no gold premises to judge"
+    first = summary.failures.median_first_error
+    return "no false premise" if first is None else f"first false premise at hop {first} (median)"
+
+
+def _error_words(summary: ArmSummary) -> list[str]:
+    return [f"{summary.errors:,} tasks ended in an error and count in no figure of success"] if summary.errors else []
+
+
+def _ends(interval: Interval) -> str:
+    low = NOTHING if interval.low is None else hops(interval.low)
+    return f"[{low}, {'∞' if interval.high is None else hops(interval.high)}]"
+
+
+def _fine_percent(share: float) -> str:
+    """Enough decimals to tell hop successes near one from each other."""
+    decimals = max(1, min(4, math.ceil(-math.log10(1 - share)) - 1)) if share < 1 else 1
+    return f"{100 * share:.{decimals}f} %"
+
+
+def _round_up(number: int) -> int:
+    """Two significant digits, upwards: an estimate deserves no more."""
+    unit: int = 10 ** max(0, len(str(number)) - 2)
+    return -(-number // unit) * unit
