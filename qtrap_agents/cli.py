@@ -1,8 +1,10 @@
 """The command line. Every verb parses, calls one library function, renders; results on stdout, the rest on stderr."""
 
 import asyncio
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +21,13 @@ app.add_typer(show, name="list")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 TRACES = Path("traces")
+
+
+class Export(StrEnum):
+    """Formats of a premise graph."""
+
+    JSON = "json"
+    GRAPHML = "graphml"
 
 
 def main() -> None:
@@ -60,7 +69,7 @@ def run(
         "concurrency": concurrency, "seeds": seed, "out": str(out) if out else None,
     }  # fmt: skip
     changes = {name: value for name, value in changes.items() if value}
-    path = _run(config, {name: value for name, value in changes.items() if value}, resume)
+    path = _run(config, changes, resume)
     print(path)
     print(f"next: qtrap compare {path}", file=sys.stderr)
 
@@ -124,3 +133,121 @@ def _resumed(stored: RunConfig, config: Path | None, changes: Mapping[str, Any])
     if config is not None and load_yaml(config, RunConfig).name != stored.name:
         raise ConfigError(f"{config}: is not the configuration of that run ('{stored.name}'); leave it out with --resume")
     return _changed(stored, changes)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
+    baseline: Annotated[str | None, typer.Option(help="Arm to compare with; by default the baseline of the run.")] = None,
+    margin: Annotated[float, typer.Option(help="Non-inferiority margin, as a share.", min=0.0, max=1.0)] = 0.02,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the arms of one or several runs: success, horizon, errors, flips, verdict, cost, identity."""
+    from qtrap_agents.report.comparison import compare_runs, comparison_json
+    from qtrap_agents.report.comparison_view import render_comparison
+    from qtrap_agents.store import RunDirectory
+
+    report = compare_runs([RunDirectory.open(path) for path in runs], baseline, margin)
+    if as_json:
+        _print_json(comparison_json(report))
+    else:
+        render_comparison(report, _console())
+
+
+@app.command()
+def inspect(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    task: Annotated[str | None, typer.Argument(help="Task id, or the unambiguous beginning of one.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Only this arm; of one trace, the arm to show.")] = None,
+    against: Annotated[str | None, typer.Option(help="Second arm, side by side with the first.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Only this depth.", min=1)] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only traces with a wrong answer or an error.")] = False,
+    limit: Annotated[int, typer.Option(help="Longest list.", min=1)] = 50,
+    full: Annotated[bool, typer.Option("--full", help="Do not shorten prompts and completions.")] = False,
+    export: Annotated[Export | None, typer.Option(help="Print the premise graph of the trace instead.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the traces of a run, or show one as a tree of hops."""
+    from qtrap_agents.report import inspection, inspection_view
+    from qtrap_agents.store import RunDirectory
+
+    directory = RunDirectory.open(run)
+    if task is None:
+        if against or export:
+            raise ConfigError("--against and --export need a TASK; `qtrap inspect RUN` lists them")
+        found = inspection.list_traces(directory, arm=arm, depth=depth, failed=failed, suite=suite, limit=limit)
+        _show(as_json, inspection.traces_json(found), lambda console: inspection_view.render_traces(found, console))
+    elif export is not None:
+        print(inspection.export_trace(directory, task, arm, export.value))
+    elif against is not None:
+        pair = inspection.compare_traces(directory, task, arm or directory.config.baseline_arm, against)
+        _show(as_json, inspection.pair_json(pair), lambda console: inspection_view.render_pair(pair, console, full))
+    else:
+        view = inspection.inspect_trace(directory, task, arm)
+        _show(as_json, inspection.trace_json(view), lambda console: inspection_view.render_trace(view, console, full))
+
+
+@show.command("suites")
+def list_suites(as_json: AsJson = False) -> None:
+    """Task suites that a run can name."""
+    from qtrap_agents.report import listing
+
+    rows = listing.suite_rows()
+    _show(as_json, listing.rows_json(rows), lambda console: listing.render_suites(rows, console))
+
+
+@show.command("workflows")
+def list_workflows(as_json: AsJson = False) -> None:
+    """Built-in workflows."""
+    from qtrap_agents.report import listing
+
+    rows = listing.workflow_rows()
+    _show(as_json, listing.rows_json(rows), lambda console: listing.render_workflows(rows, console))
+
+
+@show.command("arms")
+def list_arms(as_json: AsJson = False) -> None:
+    """Shipped reference checkpoints, as an arm names them."""
+    from qtrap_agents.report import listing
+
+    rows = listing.checkpoint_rows()
+    _show(as_json, listing.rows_json(rows), lambda console: listing.render_checkpoints(rows, console))
+
+
+@show.command("runs")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Folder of the run directories.")] = TRACES, as_json: AsJson = False
+) -> None:
+    """Stored runs and how far they are."""
+    from qtrap_agents.report import listing
+
+    rows = listing.run_rows(folder)
+    _show(as_json, listing.rows_json(rows), lambda console: listing.render_runs(rows, console))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check what this machine can run; exit code 1 where something needed is missing."""
+    from qtrap_agents import doctor as clinic
+
+    checks = clinic.run_checks()
+    _show(as_json, clinic.checks_json(checks), lambda console: clinic.render_checks(checks, console))
+    if not clinic.all_ok(checks):
+        raise typer.Exit(1)
+
+
+def _console() -> Console:
+    """Stdout; 120 columns where it is no terminal, so that a pipe does not squeeze tables."""
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def _show(as_json: bool, data: object, render: Callable[[Console], None]) -> None:
+    if as_json:
+        _print_json(data)
+    else:
+        render(_console())
+
+
+def _print_json(data: object) -> None:
+    print(json.dumps(data, indent=1, ensure_ascii=False))

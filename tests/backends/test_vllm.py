@@ -176,10 +176,11 @@ def test_nan_weights_are_named_at_start(arms: Arms, checkpoints: dict[str, Path]
 def test_killed_engine_fails_what_is_in_flight_and_what_comes_later(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     async def work() -> list[Completion | BaseException]:
         log = tmp_path / "engine.log"
+        others = set(psutil.Process().children())
         async with open_arm(arm_of(checkpoints, "fp16"), ENGINE, log) as arm:
             flying = [asyncio.create_task(arm.complete(question(1), Sampling(max_tokens=200))) for _ in range(50)]
             await asyncio.sleep(0.2)
-            [child] = psutil.Process().children()
+            [child] = set(psutil.Process().children()) - others
             child.send_signal(signal.SIGKILL)
             results = await asyncio.gather(*flying, return_exceptions=True)
             with pytest.raises(ArmDied, match="died in mid-run"):

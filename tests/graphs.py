@@ -1,0 +1,92 @@
+"""Workflows as a user writes them (`workflow: graphs:diamond`), right ones and wrong ones."""
+
+from typing import Any
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from qtrap_agents.workflows.hop import Context, State, Update, hop
+
+NOT_A_FUNCTION = 3
+
+Graph = StateGraph[State, Context, State, State]
+
+
+async def left(state: State, runtime: Runtime[Context]) -> Update:
+    """The three lines of the README."""
+    return await hop(state, runtime, premise="s1")
+
+
+async def right(state: State, runtime: Runtime[Context]) -> Update:
+    return await hop(state, runtime, premise="s2")
+
+
+async def merge(state: State, runtime: Runtime[Context]) -> Update:
+    return await hop(state, runtime, premise="s3")
+
+
+def diamond() -> Graph:
+    """Two branches side by side and a node that joins them."""
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("left", left)
+    graph.add_node("right", right)
+    graph.add_node("merge", merge)
+    graph.add_edge(START, "left")
+    graph.add_edge(START, "right")
+    graph.add_edge(["left", "right"], "merge")
+    graph.add_edge("merge", END)
+    return graph
+
+
+def asking(question: str, times: int = 1) -> Any:
+    """A compiled graph that asks its own question so many times, as premises that gold does not know."""
+
+    async def ask(state: State, runtime: Runtime[Context]) -> Update:
+        return await hop(state, runtime, premise="guess", prompt=question, node="ask")
+
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    graph.add_conditional_edges("ask", lambda state: END if len(state["hops"]) >= times else "ask")
+    return graph.compile()
+
+
+def endless() -> Graph:
+    """A loop without a model call that never ends."""
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("spin", lambda state: {"hops": []})
+    graph.add_edge(START, "spin")
+    graph.add_edge("spin", "spin")
+    return graph
+
+
+def clumsy() -> Graph:
+    """A right hop, then a node with a bug."""
+
+    def trip(state: State) -> Update:
+        raise KeyError(state["task"].suite)
+
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("left", left)
+    graph.add_node("trip", trip)
+    graph.add_edge(START, "left")
+    graph.add_edge("left", "trip")
+    return graph
+
+
+def silent() -> Graph:
+    """A node that returns something else than a state update."""
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("left", lambda state: {"hops": ["no hop"]})
+    graph.add_edge(START, "left")
+    return graph
+
+
+def not_a_graph() -> str:
+    """Something else than a graph."""
+    return "left -> right"
+
+
+def hopeless() -> Graph:
+    """A function with a bug."""
+    raise RuntimeError("the graph cannot be drawn")

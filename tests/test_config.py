@@ -1,0 +1,122 @@
+"""A wrong configuration is one sentence that names the file, the line and the field."""
+
+from pathlib import Path
+
+import pytest
+
+from qtrap_agents.config import ArmConfig, RunConfig, SamplingConfig, load_yaml
+from qtrap_agents.errors import ConfigError
+
+GOOD = """\
+name: demo
+suites:
+  - arith
+  - {name: program, params: {modulus: 10}}
+workflow: cot
+arms:
+  - name: fp16
+    checkpoint: some/where
+  - {name: awq, checkpoint: else/where}
+depths: [8, 2, 8]
+engine:
+  max_num_seqs: 16
+"""
+
+
+def load(folder: Path, text: str) -> RunConfig:
+    file = folder / "run.yaml"
+    file.write_text(text, encoding="utf-8")
+    return load_yaml(file, RunConfig)
+
+
+def complaint(folder: Path, text: str) -> str:
+    """The message, which must be one line and begin with the file."""
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{folder / 'run.yaml'}:")
+    return message.removeprefix(f"{folder / 'run.yaml'}:")
+
+
+def test_short_forms_are_filled_in(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD)
+    assert [(suite.name, suite.params) for suite in config.suites] == [("arith", {}), ("program", {"modulus": 10})]
+    assert config.workflow.name == "cot"
+    assert config.depths == (2, 8)
+    assert config.engine.max_num_seqs == 16
+    assert config.baseline_arm == "fp16"
+
+
+def test_parameters_of_a_workflow_may_stand_beside_its_name(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD.replace("workflow: cot", "workflow: {name: 'mine:graph', tries: 3}"))
+    assert (config.workflow.name, config.workflow.params) == ("mine:graph", {"tries": 3})
+
+
+def test_a_dumped_configuration_is_read_back_the_same(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD)
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("depths:", "dephts:", "10: unknown field 'dephts': did you mean 'depths'?"),
+        ("    checkpoint: some", "    chekpoint: some", "8: unknown field 'chekpoint': did you mean 'checkpoint'?"),
+        ("  max_num_seqs: 16", "  max_num_seq: 16", "12: unknown field 'max_num_seq': did you mean 'max_num_seqs'?"),
+        ("params: {modulus: 10}", "parms: {modulus: 10}", "4: unknown field 'parms': did you mean 'params'?"),
+        ("[8, 2, 8]", "[8, two]", "10: field 'depths.1': input should be a valid integer"),
+        ("[8, 2, 8]", "[8, 0]", "10: field 'depths': depths must be 1 or more"),
+        ("[8, 2, 8]", "[]", "10: field 'depths': tuple should have at least 1 item"),
+        ("max_num_seqs: 16", "max_num_seqs: many", "12: field 'engine.max_num_seqs': input should be a valid integer"),
+        ("max_num_seqs: 16", "max_num_seqs: 0", "12: field 'engine.max_num_seqs': input should be greater than or equal to 1"),
+        ("max_num_seqs: 16", "dtype: int4", "12: field 'engine.dtype': input should be 'auto', 'float16'"),
+        ("suites:\n  - arith\n  -", "suites: 3 #", "2: field 'suites': input should be a valid tuple, not 3"),
+        ("name: awq", "name: fp16", "6: field 'arms': arm names must differ: fp16, fp16"),
+        ("depths:", "baseline: fp61\ndepths:", "10: field 'baseline': unknown arm 'fp61': did you mean 'fp16'?"),
+        (", checkpoint: else/where", "", "9: field 'arms.1': an arm needs 'checkpoint' (or 'base_url' of a running server)"),
+        (", checkpoint: else/where", ", backend: scripted", "9: field 'arms.1': a scripted arm needs 'script: module:function'"),
+        ("name: awq", "name: ../awq", "9: field 'arms.1.name': string should match pattern"),
+        ("depths: [8, 2, 8]", "depths: [8, 2", "11: not valid YAML: expected ',' or ']'"),
+        ("name: demo", "name: [demo", "2: not valid YAML: "),
+        (GOOD, "just a sentence", "1: expected fields such as 'name: …', found str"),
+        (GOOD, "", "1: expected fields such as 'name: …', found NoneType"),
+        (GOOD, "name: demo\nsuites: [arith]\n", " field 'arms': field required"),
+    ],
+)  # fmt: skip
+def test_every_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    assert complaint(tmp_path, GOOD.replace(old, new)).startswith(message)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file") as caught:
+        load_yaml(tmp_path / "nowhere.yaml", RunConfig)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_bytes(b"name: \xff\xfe")
+    with pytest.raises(ConfigError, match=r"run\.yaml: cannot be read: "):
+        load_yaml(tmp_path / "run.yaml", RunConfig)
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: "):
+        load_yaml(tmp_path, RunConfig)
+
+
+def test_sampling_adds_the_seed_of_the_task_and_takes_the_length_of_the_suite() -> None:
+    assert SamplingConfig(seed=7).sampling(max_tokens=8, task_seed=3).model_dump(include={"seed", "max_tokens"}) == {
+        "seed": 10,
+        "max_tokens": 8,
+    }
+    assert SamplingConfig(max_tokens=2).sampling(max_tokens=8, task_seed=0).max_tokens == 2
+
+
+def test_greedy_is_the_default() -> None:
+    assert SamplingConfig().sampling(1, 0).temperature == 0
+
+
+def test_an_arm_by_url_needs_no_checkpoint() -> None:
+    assert ArmConfig(name="url", base_url="http://127.0.0.1:1/v1").checkpoint is None
