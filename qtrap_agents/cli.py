@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -32,6 +33,7 @@ class Export(StrEnum):
 
 def main() -> None:
     """Entry point: expected errors are one sentence and exit code 2, bugs keep their traceback."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         app()
     except QtrapError as error:
@@ -229,11 +231,12 @@ def list_runs(
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check what this machine can run; exit code 1 where something needed is missing."""
-    from qtrap_agents import doctor as clinic
+    from qtrap_agents.doctor import run_checks
+    from qtrap_agents.report.health import diagnosis_json, render_diagnosis
 
-    checks = clinic.run_checks()
-    _show(as_json, clinic.checks_json(checks), lambda console: clinic.render_checks(checks, console))
-    if not clinic.all_ok(checks):
+    diagnosis = run_checks()
+    _show(as_json, diagnosis_json(diagnosis), lambda console: render_diagnosis(diagnosis, console))
+    if not diagnosis.ok:
         raise typer.Exit(1)
 
 

@@ -187,7 +187,7 @@ def check_gpu() -> tuple[Check, ...]:
     else:
         why = "NVML knows no device"
     if not names:
-        remedy = "none needed for CPU runs; else install the NVIDIA driver"
+        remedy = "CPU runs need none; where there is a GPU, install the NVIDIA driver"
         return (Check(name="GPU", state="missing", detail=f"no NVIDIA GPU ({why})", remedy=remedy, needed=False),)
     gpu = Check(name="GPU", state="ok", detail=", ".join(names))
     try:
@@ -203,7 +203,7 @@ def check_rapl(root: Path = RAPL) -> Check:
     try:
         RaplMeter(root)
     except (OSError, ValueError) as error:
-        remedy = "none: virtual machines and most Arm CPUs have no RAPL counter"
+        remedy = "virtual machines and most Arm CPUs have none: measure on a bare x86 machine or a GPU"
         if any(root.glob("intel-rapl:*")):
             remedy = f"sudo chmod a+r {root}/intel-rapl:*/energy_uj"
         return Check(name="RAPL energy", state="missing", detail=str(error), remedy=remedy, needed=False)

@@ -28,9 +28,9 @@ class NoMeter:
         self.name = "none"
         self.reason = reason
 
-    def read_j(self) -> None:
+    def read_j(self) -> float | None:
         """Always None."""
-        return
+        return None
 
 
 class NvmlMeter:

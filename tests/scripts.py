@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -144,10 +145,10 @@ class Listener:
         self.failed[arm] += failed
 
 
-def settings(arms: Iterable[str], **changes: Any) -> dict[str, Any]:
-    """A small run whose arms are named like the functions of this module that answer for them."""
+def settings(arms: Iterable[str | dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    """A small run. An arm is given in full or named like the function of this module that answers for it."""
     common = {"name": "small", "suites": ["arith", "program"], "depths": [2, 4], "tasks_per_depth": 5, "concurrency": 8}
-    return {**common, "arms": [scripted(name) for name in arms], **changes}
+    return {**common, "arms": [scripted(arm) if isinstance(arm, str) else arm for arm in arms], **changes}
 
 
 def scripted(name: str) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def scripted(name: str) -> dict[str, Any]:
     return {"name": name, "backend": "scripted", "script": f"scripts:{name}"}
 
 
-def config(*arms: str, **changes: Any) -> RunConfig:
+def config(*arms: str | dict[str, Any], **changes: Any) -> RunConfig:
     """The same as a record."""
     return RunConfig.model_validate(settings(arms, **changes))
 
@@ -206,3 +207,15 @@ def qtrap(*arguments: object, cwd: Path, timeout_s: float = 240) -> "subprocess.
     with start_qtrap(*arguments, cwd=cwd) as process:
         stdout, stderr = process.communicate(timeout=timeout_s)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def wait_for_traces(folder: Path, count: int, process: "subprocess.Popen[str]", timeout_s: float = 120) -> None:
+    """Until so many traces are stored."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        stored = sum(file.read_bytes().count(b"\n") for file in folder.glob("traces/*/arms/*/traces.jsonl"))
+        if stored >= count:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"fewer than {count} traces after {timeout_s:g} s")

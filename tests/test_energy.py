@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qtrap_agents.energy import Meter, NoMeter, NvmlMeter, RaplMeter, open_meter
+from qtrap_agents.energy import NoMeter, NvmlMeter, RaplMeter, open_meter
 
 
 class FakeNvml:
@@ -88,8 +88,8 @@ def test_unreadable_rapl_is_no_meter_with_a_reason(tmp_path: Path, damage: str) 
     if damage == "no energy_uj":
         (zone(tmp_path, "intel-rapl:0", "package-0", 0) / "energy_uj").unlink()
     meter = open_meter("auto", on_gpu=False, rapl_root=tmp_path)
-    assert isinstance(meter, NoMeter)
     assert meter.read_j() is None
+    assert isinstance(meter, NoMeter)
     assert meter.reason.startswith("CPU energy not measured: ")
     assert str(tmp_path) in meter.reason
 
@@ -101,7 +101,7 @@ def test_open_meter_takes_rapl_on_a_cpu(tmp_path: Path) -> None:
 
 def test_energy_can_be_switched_off(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 0)
-    meter: Meter = open_meter("none", on_gpu=True, rapl_root=tmp_path)
+    meter = open_meter("none", on_gpu=True, rapl_root=tmp_path)
     assert (meter.name, meter.read_j()) == ("none", None)
 
 
@@ -109,6 +109,6 @@ def test_energy_can_be_switched_off(tmp_path: Path) -> None:
 def test_a_gpu_that_is_not_there_is_not_measured_by_the_cpu(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 0)
     meter = open_meter("auto", on_gpu=True, rapl_root=tmp_path)
+    assert meter.read_j() is None
     assert isinstance(meter, NoMeter)
     assert "NVML" in meter.reason
-    assert meter.read_j() is None

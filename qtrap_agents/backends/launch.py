@@ -93,6 +93,7 @@ def environment(launch: Launch) -> dict[str, str]:
     """The child's environment: ours, scrubbed of what would change the arm, plus what vLLM needs."""
     ours = {name: value for name, value in os.environ.items() if name not in UNWANTED}
     ours |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_COMPUTE_NANS_IN_LOGITS": "1", "PYTHONUNBUFFERED": "1"}
+    ours["PYTHONWARNINGS"] = "ignore::FutureWarning"
     if launch.directory is not None:
         ours |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if launch.device == "cpu":
@@ -115,7 +116,7 @@ def _cpu_environment(launch: Launch) -> dict[str, str]:
     if not launch.native_4bit:
         chosen["VLLM_DISABLED_KERNELS"] = "CPUWNA16LinearKernel"
     if "OMP_NUM_THREADS" not in os.environ:
-        chosen["OMP_NUM_THREADS"] = "1" if _is_small(launch) else str(os.cpu_count() or 1)
+        chosen |= {"OMP_NUM_THREADS": "1" if _is_small(launch) else str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "PASSIVE"}
     return chosen
 
 

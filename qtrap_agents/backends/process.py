@@ -36,16 +36,19 @@ CAUSES: tuple[tuple[str, str], ...] = (
         "no kernel of this vLLM can run these packed weights here: use backend: transformers or another machine",
     ),
     (
-        r"were not initialized from checkpoint|size mismatch|no module or parameter named|Attempted to load weight",
+        r"were not initialized from checkpoint|size mismatch|exceeds dimension size|no module or parameter named"
+        r"|Attempted to load weight",
         "the weights do not fit config.json: the checkpoint is incomplete or of another model",
     ),
     (r"address already in use", "the port is taken: choose another 'port' or leave it out"),
 )
 
 NOISE = re.compile(
-    r"^\s*$|^\s{4,}|^\s*File \"|^Traceback|^During handling|^The above exception|Completed \||^\[rank\d+\]:\[W|^\[W\d"
-    r"|resource_tracker|Warning: |see root cause above|^torch\.distributed"
+    r"^\s*$|^\s{4,}|^\s*File \"|^\s*\[Previous line|^Traceback|^During handling|^The above exception|Completed \|"
+    r"|^\[rank\d+\]:\[W|^\[W\d|resource_tracker|Warning: |^torch\.distributed"
 )
+RAISED = re.compile(r"^[\w.]*(Error|Exception)(: .*)?$|^\s*Value error, ")
+SECOND_HAND = re.compile(r"[Ss]ee (root cause above|stack trace|the stack trace)|check the stack trace|initialization failed")
 PREFIX = re.compile(r"^(\(\w+[^)]*pid=\d+\) ?)?((?P<level>DEBUG|INFO|WARNING|ERROR)\s+[\d:. -]+(\[[^\]]*\])? ?)?")
 
 
@@ -115,7 +118,10 @@ async def end_group(process: asyncio.subprocess.Process) -> None:
 
 
 def last_lines(log: Path, start: int = 0) -> list[str]:
-    """The telling lines at the end of a log: errors where there are any, no progress bars, stack frames or prefixes."""
+    """The telling lines at the end of a log: what was raised first-hand, else errors, else anything.
+
+    Without progress bars, stack frames, vLLM's prefixes and repetitions.
+    """
     try:
         with log.open("rb") as stream:
             stream.seek(max(start, log.stat().st_size - LOG_TAIL_BYTES))
@@ -124,7 +130,9 @@ def last_lines(log: Path, start: int = 0) -> list[str]:
         return []
     told = [(level, line) for level, line in map(_without_prefix, text.splitlines()) if not NOISE.search(line)]
     errors = [line for level, line in told if level in {None, "ERROR"}]
-    return errors or [line for _, line in told]
+    raised = list(dict.fromkeys(line for line in errors if RAISED.match(line)))
+    first_hand = [line for line in raised if not SECOND_HAND.search(line)]
+    return first_hand or raised or errors or [line for _, line in told]
 
 
 def _without_prefix(line: str) -> tuple[str | None, str]:

@@ -5,9 +5,10 @@ import os
 ENABLE = "QTRAP_REFERENCE_KERNEL"
 NAME = "ReferenceLinearKernel"
 NOTE = (
-    "no AVX-512: 4-bit weights are unpacked by the reference kernel; speed and energy of this arm say nothing about 4-bit serving"
+    "vLLM has no 4-bit kernel for this CPU and dtype (it needs AVX-512): the weights are unpacked by qtrap's reference kernel; "
+    "speed and energy of this arm say nothing about 4-bit serving"
 )
-"""Said on every arm that runs the kernel, whatever the reason it was needed."""
+"""Said on every arm that runs the kernel."""
 
 
 def register() -> None:

@@ -33,7 +33,8 @@ Asker = Callable[[list[str]], list[Value | None]]
 """Prompts to stated values."""
 
 
-def _asker(checkpoint: Path, suite: Suite, batch: int = 256) -> Asker:
+def open_asker(checkpoint: Path, suite: Suite, batch: int = 256) -> Asker:
+    """A function that answers prompts with that checkpoint, `batch` at a time."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
 
@@ -88,7 +89,7 @@ def main() -> None:
         row: dict[str, object] = {"checkpoint": "/".join(checkpoint.parts[-2:])}
         for family in FAMILIES:
             suite = load_suite(SuiteChoice(name=family))
-            ask = _asker(checkpoint, suite)
+            ask = open_asker(checkpoint, suite)
             hops, chains = hop_success(suite, ask, options.hops), chain_success(suite, ask, options.chains)
             row[family] = {"hops_right": hops[0], "hops": hops[1], "chains_right": chains[0], "chains": chains[1]}
         print(json.dumps(row), flush=True)

@@ -40,7 +40,7 @@ def quantise(model: Path, out: Path, method: str) -> None:
     from transformers import AutoModelForCausalLM
 
     if not torch.cuda.is_available():  # llm-compressor pins host memory even where no accelerator exists
-        torch.Tensor.pin_memory = lambda self, *_, **__: self  # type: ignore[method-assign, assignment]
+        torch.Tensor.pin_memory = lambda self, *_, **__: self  # type: ignore[method-assign]
     tokenizer = build_tokenizer()
     encoded = [tokenizer(text, add_special_tokens=False) for text in calibration_texts()]
     data = Dataset.from_list([{"input_ids": row["input_ids"], "attention_mask": row["attention_mask"]} for row in encoded])
@@ -93,9 +93,8 @@ def coarsen(model: Path, checkpoint: Path) -> None:
         tensors[name] = pack_to_int32(codes.to(torch.int8), 4)
         tensors[f"{layer}.weight_scale"] = scale.squeeze(-1).to(tensors[f"{layer}.weight_scale"].dtype)
     save_file(tensors, file, metadata={"format": "pt"})
-    (checkpoint / "recipe.yaml").write_text(
-        "# round to nearest onto 3 bits (levels -4 … 3, groups of 128), stored as 4-bit codes: qtrap_agents.reference.quantise\n"
-    )
+    recipe = checkpoint / "recipe.yaml"
+    recipe.write_text(f"# then rounded to nearest onto 3 bits (levels -4 … 3) in the 4-bit container\n{recipe.read_text()}")
 
 
 def main() -> None:

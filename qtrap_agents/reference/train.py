@@ -4,8 +4,8 @@
     python -m qtrap_agents.reference.train --size small --seed 0 --stage 2 --start build/small-s0-stage1 --out build/small-s0
 
 Plain `LlamaForCausalLM`, Muon on the matrices and AdamW on the rest, bf16 autocast on a GPU, weights saved in FP16.
-Needs minutes on a GPU; on a CPU use `--steps` and `--shrink` for a smaller run. Writes the checkpoint and `training.json` (recipe,
-seed, loss curve, hop accuracy by family).
+Needs minutes on a GPU; on a CPU use `--steps` and `--shrink` for a smaller run. Writes the checkpoint and
+`training.json` (recipe, seed, loss curve, hop accuracy by family).
 """
 
 import argparse
@@ -26,6 +26,8 @@ EVALUATION_SEED = 1_000_003
 CHUNK = 32
 """Steps whose hops are drawn at once: drawing is many small kernels, so few large draws keep a GPU busy."""
 
+
+LOG_EVERY = 500
 
 EVEN = {"arith": 512, "relate": 512, "lookup": 512, "track": 512, "program": 512, "recall": 256}
 FINISH = {"arith": 384, "relate": 64, "lookup": 384, "track": 128, "program": 128, "recall": 384}
@@ -115,11 +117,12 @@ def orthogonalise(stack: Tensor, iterations: int = 5) -> Tensor:
     for _ in range(iterations):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    result: Tensor = x.mT if tall else x
+    return result
 
 
-def train(model: LlamaForCausalLM, recipe: Recipe, seed: int, device: str, log_every: int = 500) -> list[dict[str, float]]:
-    """Train the model (FP32) in place and return its loss curve."""
+def train(model: LlamaForCausalLM, recipe: Recipe, seed: int, device: str, judged: int = 1024) -> list[dict[str, float]]:
+    """Train the model (FP32) in place and return its loss curve, with the accuracy on `judged` hops of each family."""
     torch.set_float32_matmul_precision("high")
     model.to(device)
     step_loss = torch.compile(_loss, dynamic=False) if device == "cuda" else _loss
@@ -138,9 +141,9 @@ def train(model: LlamaForCausalLM, recipe: Recipe, seed: int, device: str, log_e
             adam.param_groups[0]["lr"] = recipe.adam_lr * rate
             adam.step()
             adam.zero_grad(set_to_none=True)
-            if step % log_every == 0 or step == recipe.steps - 1:
+            if step % LOG_EVERY == 0 or step == recipe.steps - 1:
                 row = {"step": step, "loss": round(float(loss.detach()), 6), "seconds": round(time.perf_counter() - started, 1)}
-                curve.append(row | hop_accuracy(model, device, 1024))
+                curve.append(row | hop_accuracy(model, device, judged))
                 print(json.dumps(curve[-1]), flush=True)
     except KeyboardInterrupt:
         print("interrupted: saving the model as it is; its curve ends early", flush=True)
@@ -209,7 +212,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, help="other number of steps than the recipe's")
-    parser.add_argument("--shrink", type=int, default=1, help="divide the rows of a step by this (CPU)")
+    parser.add_argument("--shrink", type=int, default=1, help="divide the hops of a step and of the evaluation by this (CPU)")
     options = parser.parse_args()
     recipe = RECIPES[options.size, options.stage]
     rows = {family: max(1, count // options.shrink) for family, count in recipe.rows.items()}
@@ -217,7 +220,7 @@ def main() -> None:
     started = time.perf_counter()
     torch.manual_seed(options.seed)
     model = LlamaForCausalLM.from_pretrained(options.start, dtype=torch.float32) if options.start else build_model(recipe)
-    curve = train(model, recipe, 100 * options.stage + options.seed, options.device)
+    curve = train(model, recipe, 100 * options.stage + options.seed, options.device, 1024 // options.shrink)
     model = model.half()
     model.save_pretrained(options.out)
     build_tokenizer().save_pretrained(options.out)
@@ -230,7 +233,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "torch": torch.__version__,
         "seconds": round(time.perf_counter() - started, 1),
-        "hop_accuracy_fp16": hop_accuracy(model.to(options.device), options.device, 20_480),
+        "hop_accuracy_fp16": hop_accuracy(model.to(options.device), options.device, 20_480 // options.shrink),
         "curve": curve,
     }
     (options.out / "training.json").write_text(json.dumps(report, indent=1) + "\n")

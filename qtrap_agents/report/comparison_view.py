@@ -186,7 +186,7 @@ def _success_cell(cell: Cell | None, gap: str, usual_n: int) -> str:
 
 
 def _figures(report: RunComparison, arms: Sequence[ArmSummary]) -> Table:
-    table = new_table(f"Arms, compared with {report.comparison.baseline}")
+    table = new_table(f"Arms, compared with {report.comparison.baseline}" if len(report.facts) > 1 else "The arm")
     table.add_column("")
     for summary in arms:
         role = " (baseline)" if summary.against is None else ""

@@ -144,7 +144,9 @@ def _first_words(summary: ArmSummary) -> str:
 
 
 def _error_words(summary: ArmSummary) -> list[str]:
-    return [f"{summary.errors:,} tasks ended in an error and count in no figure of success"] if summary.errors else []
+    if not summary.errors:
+        return []
+    return [f"{summary.errors:,} of {summary.n:,} tasks ended in an error and count in no figure of success"]
 
 
 def _ends(interval: Interval) -> str:

@@ -45,7 +45,7 @@ def _imported(name: str) -> Callable[..., Any]:
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"workflow '{name}' cannot be imported: {error}; give it as module:function") from error
     if not callable(found):
         raise ConfigError(f"workflow '{name}' is not a function; it must return a LangGraph StateGraph")

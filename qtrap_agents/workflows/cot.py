@@ -1,6 +1,6 @@
 """`cot`: one model call writes all premises, one a line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
@@ -8,7 +8,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
 from qtrap_agents.premises import parse_steps
-from qtrap_agents.types import Task
+from qtrap_agents.types import Premise, Task, Value
 from qtrap_agents.workflows.hop import Context, State, Update, ask, record
 
 
@@ -26,9 +26,15 @@ async def _answer(state: State, runtime: Runtime[Context]) -> Update:
     task, suite = state["task"], runtime.context.suite
     asked = await ask(state, runtime, prompt(task), suite.spec.cot_tokens_per_premise * max(1, len(task.premises)))
     premises = parse_steps(asked.completion.text, suite.parser)
-    final = task.premises[-1].id if task.premises else None
-    premises.sort(key=lambda premise: premise.id == final)
-    return record(state, asked, "answer", premises, ())
+    return {**record(state, asked, "answer", premises, ()), "answer": answer(task, premises)}
+
+
+def answer(task: Task, premises: Sequence[Premise]) -> Value | None:
+    """The value of the last gold premise, or of a line `answer = value`; an earlier step is never taken for it."""
+    stated = {premise.id: premise.value for premise in premises if premise.value is not None}
+    if not task.premises:
+        return stated.get("answer", next(reversed(stated.values()), None))
+    return stated.get(task.premises[-1].id, stated.get("answer"))
 
 
 def prompt(task: Task) -> str:

@@ -198,7 +198,7 @@ def test_weights_that_do_not_fit_the_config(copy_of: Callable[[str], Path], tmp_
     path = copy_of("fp16")
     config = path / "config.json"
     config.write_text(config.read_text().replace('"intermediate_size": 256', '"intermediate_size": 512'))
-    with pytest.raises(ArmError, match=r"ended at start; .*last log lines .*Error"):
+    with pytest.raises(ArmError, match=r"ended at start; the weights do not fit config.json: .*last log lines .*Error: "):
         asyncio.run(enter(ArmConfig(name="misfit", checkpoint=str(path)), tmp_path))
 
 
@@ -211,8 +211,11 @@ def test_start_that_hangs_is_ended(checkpoints: dict[str, Path], tmp_path: Path,
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("transport", ["engine", "server"])
-def test_children_end_with_a_killed_parent(checkpoints: dict[str, Path], tmp_path: Path, transport: str) -> None:
+def test_children_end_with_their_parent(
+    checkpoints: dict[str, Path], tmp_path: Path, transport: str, number: signal.Signals
+) -> None:
     code = (
         "import asyncio, sys; from pathlib import Path\n"
         "from qtrap_agents.backends.factory import open_arm; from qtrap_agents.config import ArmConfig, EngineConfig\n"
@@ -222,10 +225,10 @@ def test_children_end_with_a_killed_parent(checkpoints: dict[str, Path], tmp_pat
         "asyncio.run(main())\n"
     )
     command = [sys.executable, "-c", code, str(checkpoints["fp16"]), transport, str(tmp_path / "log")]
-    with subprocess.Popen(command) as parent:
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
         wanted = 1 if transport == "engine" else 2
         family = wait_for(lambda: psutil.Process(parent.pid).children(recursive=True), lambda found: len(found) >= wanted)
-        os.kill(parent.pid, signal.SIGKILL)
+        os.kill(parent.pid, number)
     _, alive = psutil.wait_procs(family, timeout=15)
     assert not alive
 

@@ -1,0 +1,248 @@
+"""Whole runs on scripted arms: nothing lost, nothing counted twice, errors kept apart from wrong answers."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import scripts
+from scripts import Listener, by_task, go, go_on
+
+from qtrap_agents.errors import ArmDied, ArmError, ConfigError, QtrapError, StoreError, SuiteError
+from qtrap_agents.runner import execute, prepare, start
+from qtrap_agents.types import Trace
+
+GSM8K = {
+    "Tom buys 3 boxes of 12 eggs and breaks 6. How many are left?": (
+        "He buys 3*12=<<3*12=36>>36 eggs.\n36-6=<<36-6=30>>30 are left.\n#### 30"
+    ),
+    "A shirt costs $20 and a hat half of that. What do both cost?": (
+        "The hat costs 20/2=$<<20/2=10>>10.\nBoth cost 20+10=$<<20+10=30>>30.\n#### 30"
+    ),
+}
+
+
+def stripped(trace: Trace) -> object:
+    """A trace without its times."""
+    hops = [(hop.id, hop.parents, hop.messages, hop.completion.text, hop.premises) for hop in trace.hops]
+    return (trace.task_id, trace.suite, trace.depth, trace.seed, trace.answer, trace.score, trace.error, hops)
+
+
+def test_every_task_is_stored_once_for_every_arm(tmp_path: Path) -> None:
+    run = go(scripts.config("solve", "noisy", seeds=[0, 1]), tmp_path)
+    assert len(run.tasks()) == 2 * 2 * 2 * 5
+    for arm in ("solve", "noisy"):
+        traces = by_task(run, arm)
+        for task_id, task in run.tasks().items():
+            trace = traces[task_id]
+            assert (trace.suite, trace.depth, trace.seed) == (task.suite, task.depth, task.seed)
+            assert (trace.run_id, trace.arm, trace.workflow, trace.attempt) == (run.id, arm, "chain", 1)
+            assert len(trace.hops) == task.depth
+            assert trace.measurement.duration_s >= sum(hop.completion.latency_s for hop in trace.hops)
+            assert trace.measurement.energy_j is None
+        assert len({trace.id for trace in traces.values()}) == len(traces)
+
+
+def test_a_perfect_arm_is_always_right_and_a_noisy_one_is_not(tmp_path: Path) -> None:
+    run = go(scripts.config("solve", "noisy"), tmp_path)
+    assert all(trace.correct and trace.answer == run.tasks()[name].answer for name, trace in by_task(run, "solve").items())
+    scores = {trace.score for trace in by_task(run, "noisy").values()}
+    assert scores == {0.0, 1.0}
+
+
+def test_a_gsm8k_file_runs_end_to_end(tmp_path: Path) -> None:
+    file = tmp_path / "gsm8k.jsonl"
+    file.write_text("".join(json.dumps({"question": question, "answer": answer}) + "\n" for question, answer in GSM8K.items()))
+    run = go(scripts.config("solve", suites=[{"name": "gsm8k", "params": {"path": str(file)}}]), tmp_path)
+    traces = by_task(run, "solve")
+    assert len(traces) == 2
+    assert all(trace.correct for trace in traces.values())
+
+
+def test_errors_are_no_wrong_answers(tmp_path: Path) -> None:
+    run = go(scripts.config("refusing"), tmp_path)
+    traces = by_task(run, "refusing").values()
+    refused = [trace for trace in traces if trace.error]
+    assert 0 < len(refused) < len(traces)
+    for trace in refused:
+        assert (trace.error, trace.score, trace.correct) == ("the context is full", None, False)
+        assert len(trace.hops) < trace.depth
+    assert all(trace.correct for trace in traces if not trace.error)
+
+
+def test_hops_before_an_error_are_kept(tmp_path: Path) -> None:
+    run = go(scripts.config("refusing", suites=["arith"], depths=[12]), tmp_path)
+    lengths = {len(trace.hops) for trace in by_task(run, "refusing").values() if trace.error}
+    assert max(lengths) > 0
+
+
+def test_output_without_a_premise_is_wrong_and_no_error(tmp_path: Path) -> None:
+    run = go(scripts.config("wordy"), tmp_path)
+    for trace in by_task(run, "wordy").values():
+        assert (trace.error, trace.score, trace.answer) == (None, 0.0, None)
+        assert len(trace.hops) == trace.depth
+
+
+def test_a_bug_in_a_script_is_an_error_of_its_requests(tmp_path: Path) -> None:
+    run = go(scripts.config("buggy"), tmp_path)
+    errors = {trace.error for trace in by_task(run, "buggy").values()}
+    assert errors == {"the script raised RuntimeError: list is empty"}
+
+
+@pytest.mark.parametrize(
+    ("workflow", "error", "hops"),
+    [("graphs:clumsy", "KeyError: 'arith'", 1), ("graphs:endless", "the workflow did not end within 1002 steps", 0)],
+)
+def test_a_failing_graph_is_an_error_on_the_trace(tmp_path: Path, workflow: str, error: str, hops: int) -> None:
+    run = go(scripts.config("solve", suites=["arith"], depths=[2], tasks_per_depth=2, workflow=workflow), tmp_path)
+    for trace in by_task(run, "solve").values():
+        assert (trace.error, trace.score, len(trace.hops)) == (error, None, hops)
+
+
+def test_a_node_that_returns_no_update_stops_the_run_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="node 'left' of the workflow returned no state update"):
+        go(scripts.config("solve", workflow="graphs:silent"), tmp_path)
+
+
+def test_a_dead_arm_stops_the_run_and_the_rest_is_run_later(tmp_path: Path) -> None:
+    chosen = scripts.config("mortal", "solve", tasks_per_depth=10)
+    plan = prepare(chosen)
+    run = start(plan, tmp_path)
+    scripts.mortal.lives = 40
+    with pytest.raises(ArmDied, match="died in mid-run"):
+        asyncio.run(execute(run, plan, Listener()))
+    stored = {trace.task_id: trace for trace in run.traces("mortal")}
+    assert 0 < len(stored) < 40
+    assert not any(trace.error for trace in stored.values())
+    assert [event.event for event in run.attempts("mortal")] == ["start", "ready", "end"]
+    assert run.attempts("mortal")[-1].reason == "failed"
+    assert run.arms() == ("mortal",)
+
+    scripts.mortal.lives = None
+    listener = go_on(run)
+    assert listener.totals["mortal"] == (40, len(stored))
+    assert listener.advanced == {"mortal": 40 - len(stored), "solve": 40}
+    traces = by_task(run, "mortal")
+    assert {name: traces[name] for name in stored} == stored
+    assert {trace.attempt for name, trace in traces.items() if name not in stored} == {2}
+    assert all(trace.correct for trace in traces.values())
+    ends = [event for event in run.attempts("mortal") if event.event == "end"]
+    assert [(event.attempt, event.reason) for event in ends] == [(1, "failed"), (2, "finished")]
+    totals = run.totals("mortal")
+    assert totals.attempts == 2
+    assert totals.wall_s == sum(event.wall_s or 0 for event in ends)
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    run = go(scripts.config("solve"), tmp_path)
+    before = {path: path.read_bytes() for path in run.path.rglob("*.jsonl")}
+    assert go_on(run).started == []
+    assert {path: path.read_bytes() for path in run.path.rglob("*.jsonl")} == before
+
+
+def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
+    """SIGTERM, as a batch system sends it, ends the attempt in order."""
+    plan = prepare(scripts.config("slow", depths=[8], tasks_per_depth=20, concurrency=4))
+    run = start(plan, tmp_path)
+
+    async def stopped() -> None:
+        asyncio.get_running_loop().call_later(0.6, os.kill, os.getpid(), signal.SIGTERM)
+        await execute(run, plan, Listener())
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(stopped())
+    assert [event.reason for event in run.attempts("slow")] == [None, None, "interrupted"]
+    assert len(list(run.traces("slow"))) < 40
+    go_on(run)
+    by_task(run, "slow")
+
+
+def test_all_arms_get_the_same_tasks_and_sampling(tmp_path: Path) -> None:
+    sampling = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": ["\n"], "logprobs": 2}
+    go(scripts.config("first", "second", sampling=sampling, seeds=[0, 5]), tmp_path)
+    asked = [sorted((repr(request), repr(drawn)) for request, drawn in arm.asked) for arm in (scripts.first, scripts.second)]
+    assert asked[0] == asked[1]
+    assert len(asked[0]) == 2 * 2 * 5 * (2 + 4)
+    drawn = {sampling for _, sampling in scripts.first.asked}
+    assert {(item.seed, item.temperature, item.top_p, item.stop, item.logprobs) for item in drawn} == {
+        (3, 0.5, 0.9, ("\n",), 2),
+        (8, 0.5, 0.9, ("\n",), 2),
+    }
+
+
+@pytest.mark.parametrize("concurrency", [1, 7])
+def test_so_many_tasks_are_in_flight(tmp_path: Path, concurrency: int) -> None:
+    go(scripts.config("first", concurrency=concurrency), tmp_path)
+    assert scripts.first.most_in_flight == concurrency
+
+
+def test_a_task_does_not_depend_on_what_runs_beside_it(tmp_path: Path) -> None:
+    wide = go(scripts.config("patient", concurrency=20), tmp_path)
+    narrow = go(scripts.config("patient", concurrency=1, tasks_per_depth=3), tmp_path)
+    by_wide, by_narrow = by_task(wide, "patient"), by_task(narrow, "patient")
+    assert [trace.task_id for trace in wide.traces("patient")] != list(wide.tasks())
+    assert len(by_narrow) == 12
+    assert all(stripped(by_wide[name]) == stripped(trace) for name, trace in by_narrow.items())
+
+
+def test_tokens_are_added_up(tmp_path: Path) -> None:
+    run = go(scripts.config("patient"), tmp_path)
+    for trace in run.traces("patient"):
+        assert (trace.prompt_tokens, trace.completion_tokens) == (7 * trace.depth, 2 * trace.depth)
+
+
+def test_the_run_says_what_it_ran_on(tmp_path: Path) -> None:
+    run = go(scripts.config("solve"), tmp_path)
+    assert {"qtrap", "python", "cpu", "cores", "packages", "git", "command"} <= run.environment().keys()
+    identity = run.identity("solve")
+    assert identity is not None
+    assert (identity.backend, identity.checkpoint) == ("scripted", "scripts:solve")
+    assert run.totals("solve").wall_s is not None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_stops_the_run_and_it_can_be_finished(tmp_path: Path) -> None:
+    plan = prepare(scripts.config("solve"))
+    run = start(plan, tmp_path)
+    traces = run.arm_path("solve") / "traces.jsonl"
+    traces.parent.mkdir(parents=True)
+    traces.symlink_to("/dev/full")
+    with pytest.raises(StoreError, match="the disk is full"):
+        asyncio.run(execute(run, plan, Listener()))
+    assert [event.reason for event in run.attempts("solve")] == [None, None, "failed"]
+    traces.unlink()
+    go_on(run)
+    assert all(trace.attempt == 2 for trace in by_task(run, "solve").values())
+
+
+@pytest.mark.parametrize(
+    ("arm", "changes", "kind", "message"),
+    [
+        ("solve", {"suites": ["airth"]}, SuiteError, "unknown suite 'airth': did you mean 'arith'?"),
+        ("solve", {"suites": ["arith", "arith"]}, ConfigError, "suites are named twice: arith, arith; use each once"),
+        ("solve", {"suites": [{"name": "arith", "params": {"moduls": 3}}]}, SuiteError, "did you mean 'modulus'?"),
+        ("solve", {"workflow": "chian"}, ConfigError, "unknown workflow 'chian': did you mean 'chain'?"),
+        ("sovle", {}, ArmError, "script 'scripts:sovle' cannot be imported"),
+        ({"name": "a", "checkpoint": "reference:small/pf16"}, {}, ArmError, "did you mean 'reference:small/fp16'?"),
+        ({"name": "a", "checkpoint": "./nowhere"}, {}, ArmError, "no such directory"),
+    ],
+)
+def test_mistakes_show_before_anything_is_started(
+    arm: str | dict[str, object], changes: dict[str, object], kind: type[QtrapError], message: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        prepare(scripts.config(arm, **changes))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_task_at_all_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "suite.yaml").write_text("name: empty\ntitle: E\nskill: none\nkind: jsonl\npath: tasks.jsonl\n")
+    (tmp_path / "empty" / "tasks.jsonl").write_text("")
+    with pytest.raises(SuiteError) as caught:
+        go(scripts.config("solve", suites=[str(tmp_path / "empty")]), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
