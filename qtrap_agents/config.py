@@ -175,14 +175,15 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
+        lines = _lines(node) if node is not None else {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}{_yaml_line(error)}: not valid YAML: {_first_line(error)}") from error
-    if not isinstance(data, dict) or node is None:
+    if not isinstance(data, dict):
         raise ConfigError(f"{path}:1: expected fields such as 'name: …', found {type(data).__name__}")
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(describe(error, str(path), model, _lines(node))) from error
+        raise ConfigError(describe(error, str(path), model, lines)) from error
 
 
 def describe(error: ValidationError, source: str, model: type[Record], lines: Mapping[tuple[Hashable, ...], int]) -> str:
@@ -219,6 +220,9 @@ def _lines(node: yaml.Node, place: tuple[Hashable, ...] = ()) -> dict[tuple[Hash
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*place, key.value)
+            if inner in found:
+                problem = f"field '{key.value}' stands twice; keep one"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             found[inner] = key.start_mark.line + 1
             found |= _lines(value, inner)
     elif isinstance(node, yaml.SequenceNode):

@@ -221,7 +221,7 @@ def list_runs(parent: Path) -> list[RunDirectory]:
 def cannot_write(path: Path, error: OSError) -> StoreError:
     """One sentence for a failed write; what was stored before stays."""
     if error.errno == errno.ENOSPC:
-        return StoreError(f"{path}: the disk is full; free some space and resume with `qtrap run --resume RUN`, nothing is lost")
+        return StoreError(f"{path}: the disk is full; free some space and resume the run, nothing is lost")
     return StoreError(f"{path}: cannot be written: {error.strerror or error}")
 
 

@@ -79,6 +79,7 @@ def test_a_dumped_configuration_is_read_back_the_same(tmp_path: Path) -> None:
         ("name: awq", "name: ../awq", "9: field 'arms.1.name': string should match pattern"),
         ("depths: [8, 2, 8]", "depths: [8, 2", "11: not valid YAML: expected ',' or ']'"),
         ("name: demo", "name: [demo", "2: not valid YAML: "),
+        ("depths:", "name: twice\ndepths:", "10: not valid YAML: field 'name' stands twice; keep one"),
         (GOOD, "just a sentence", "1: expected fields such as 'name: …', found str"),
         (GOOD, "", "1: expected fields such as 'name: …', found NoneType"),
         (GOOD, "name: demo\nsuites: [arith]\n", " field 'arms': field required"),

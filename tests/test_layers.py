@@ -15,7 +15,7 @@ import qtrap_agents
 PACKAGE = Path(qtrap_agents.__file__).parent
 
 LAYERS = (
-    {"paths", "errors", "types", "world"},
+    {"paths", "plugins", "errors", "types", "world"},
     {"config", "premises", "semantics", "scoring", "energy", "environment"},
     {"backends", "store", "suites"},
     {"workflows"},

@@ -1,6 +1,5 @@
 """The scripted arm: a Python function answers. For tests, teaching and edge cases that no model produces on demand."""
 
-import importlib
 import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 
 from qtrap_agents.config import ArmConfig
 from qtrap_agents.errors import ArmError, CompletionError, QtrapError
+from qtrap_agents.plugins import import_function
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling
 
 Script = Callable[[Sequence[Message], Sampling], Any]
@@ -51,15 +51,7 @@ async def open_scripted(config: ArmConfig) -> AsyncIterator[ScriptedArm]:
 
 def load_script(arm: str, script: str) -> Script:
     """The function behind `module:function`."""
-    module_name, _, function_name = script.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ArmError(f"arm '{arm}': script '{script}' cannot be imported ({error}); write 'module:function'") from error
-    if not callable(function):
-        raise ArmError(f"arm '{arm}': script '{script}' is not a function")
-    found: Script = function
-    return found
+    return import_function(script, f"arm '{arm}': script", ArmError)
 
 
 def _as_completion(answer: object, messages: Sequence[Message], latency_s: float) -> Completion:

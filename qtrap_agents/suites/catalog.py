@@ -5,7 +5,6 @@ suites, or taken from a path. Three kinds give the same `Task` records: `procedu
 `jsonl` (the user's own tasks) and `gsm8k` (a local GSM8K file).
 """
 
-import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import Field, model_validator
 from qtrap_agents.config import SuiteChoice, load_yaml
 from qtrap_agents.errors import SuiteError, unknown
 from qtrap_agents.paths import shipped
+from qtrap_agents.plugins import import_function
 from qtrap_agents.semantics import check_task
 from qtrap_agents.suites.gsm8k import Rejected, parse_gsm8k
 from qtrap_agents.suites.jsonl import read_jsonl
@@ -142,15 +142,7 @@ class Suite(Record):
         return task
 
     def _generator(self) -> Generator:
-        module, _, function = (self.spec.generator or "").partition(":")
-        try:
-            found = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError) as error:
-            raise SuiteError(f"{self.source}: field 'generator': cannot import '{self.spec.generator}': {error}") from error
-        if not callable(found):
-            raise SuiteError(f"{self.source}: field 'generator': '{self.spec.generator}' is not a function")
-        generate: Generator = found
-        return generate
+        return import_function(self.spec.generator or "", f"{self.source}: field 'generator':", SuiteError)
 
     def _path(self) -> Path:
         if self.spec.path is None:

@@ -1,9 +1,6 @@
 """Workflows by name, or the user's own by `module:function`."""
 
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +9,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from qtrap_agents.config import WorkflowChoice
 from qtrap_agents.errors import ConfigError, unknown
+from qtrap_agents.plugins import import_function
 from qtrap_agents.types import Task
 from qtrap_agents.workflows import chain, cot
 
@@ -31,26 +29,12 @@ def load_workflow(choice: WorkflowChoice) -> GraphFor:
         ConfigError: no such workflow, parameter or function, or the function returned something else.
     """
     if ":" in choice.name:
-        compiled = _compiled(choice.name, _call(_imported(choice.name), choice))
+        compiled = _compiled(choice.name, _call(import_function(choice.name, "workflow", ConfigError), choice))
         return lambda task: compiled
     if choice.name not in WORKFLOWS:
         raise ConfigError(f"{unknown('workflow', choice.name, WORKFLOWS)} Your own graph is given as module:function.")
     graph_for: GraphFor = _call(WORKFLOWS[choice.name], choice)
     return graph_for
-
-
-def _imported(name: str) -> Callable[..., Any]:
-    module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - sys.path holds strings
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"workflow '{name}' cannot be imported: {error}; give it as module:function") from error
-    if not callable(found):
-        raise ConfigError(f"workflow '{name}' is not a function; it must return a LangGraph StateGraph")
-    build: Callable[..., Any] = found
-    return build
 
 
 def _call(build: Callable[..., Any], choice: WorkflowChoice) -> Any:

@@ -166,8 +166,8 @@ def test_wrong_suite_files_are_named(tmp_path: Path, text: str, message: str) ->
 @pytest.mark.parametrize(
     ("generator", "message"),
     [
-        ("nowhere.at.all:generate", "cannot import 'nowhere.at.all:generate'"),
-        ("qtrap_agents.suites.arith:generat", "cannot import 'qtrap_agents.suites.arith:generat'"),
+        ("nowhere.at.all:generate", "'nowhere.at.all:generate' cannot be imported"),
+        ("qtrap_agents.suites.arith:generat", "'qtrap_agents.suites.arith:generat' cannot be imported"),
         ("qtrap_agents.suites.track:OBJECTS", "is not a function"),
         (f"{__name__}:no_task", "it must return a Task"),
         (f"{__name__}:odd_task", "the rule gives 2, the gold value is 1"),

@@ -260,7 +260,7 @@ def test_a_whole_completion_is_kept() -> None:
         ("graphs:no_such_graph", {}, "cannot be imported: .*no_such_graph"),
         (":graph", {}, "cannot be imported: "),
         ("graphs:", {}, "cannot be imported: "),
-        ("graphs:NOT_A_FUNCTION", {}, "is not a function; it must return a LangGraph StateGraph"),
+        ("graphs:NOT_A_FUNCTION", {}, "is not a function"),
         ("graphs:not_a_graph", {}, "returned str; it must return a LangGraph StateGraph"),
     ],
 )
