@@ -263,7 +263,9 @@ def load_model(source: Path | str, dtype: "torch.dtype") -> Any:
     Unpacked by ourselves, because releases of compressed-tensors disagree on the layout of 3-bit weights.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     config = AutoConfig.from_pretrained(source)
     quantisation = getattr(config, "quantization_config", None)
     if not isinstance(source, Path) or not isinstance(quantisation, dict) or quantisation.get("format") != PACKED_FORMAT:
