@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -190,7 +191,10 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
 
 
 def start_qtrap(*arguments: object, cwd: Path) -> "subprocess.Popen[str]":
-    """`python -m qtrap_agents …` in a folder, with this module importable."""
+    """`python -m qtrap_agents …` in a folder, with this module importable.
+
+    SIGINT is reset: a shell that runs the tests in the background has it ignored, and children inherit that.
+    """
     search = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         [sys.executable, "-m", "qtrap_agents", *map(str, arguments)],
@@ -199,6 +203,7 @@ def start_qtrap(*arguments: object, cwd: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

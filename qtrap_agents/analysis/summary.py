@@ -8,6 +8,9 @@ tokens count for every attempt.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median_low
+from typing import TypeVar
+
+from pydantic import Field
 
 from qtrap_agents.analysis.collapse import Collapse, analyse
 from qtrap_agents.analysis.statistics import (
@@ -25,6 +28,8 @@ from qtrap_agents.analysis.statistics import (
 )
 from qtrap_agents.errors import ConfigError, SuiteError, unknown
 from qtrap_agents.types import Record, Task, Trace
+
+Pair = TypeVar("Pair", str, tuple[str, str])
 
 Key = tuple[str, int]
 """What pairs two arms: task id and seed."""
@@ -160,7 +165,11 @@ class Paired(Record):
 
 
 class ArmSummary(Record):
-    """One arm. `cells` are ordered by suite and depth; `against` is None for the baseline itself."""
+    """One arm. `cells` are ordered by suite and depth; `against` is None for the baseline itself.
+
+    `suites_against` compares suite by suite, because a suite that breaks hides among those that do not; its `p_holm` is
+    adjusted over all arms and suites.
+    """
 
     arm: str
     cells: tuple[Cell, ...]
@@ -170,6 +179,7 @@ class ArmSummary(Record):
     tokens: Tokens
     cost: Cost
     against: Paired | None = None
+    suites_against: dict[str, Paired] = Field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -256,7 +266,9 @@ class ArmAccumulator:
         if known is None or outcome.attempt >= known.attempt:
             self.outcomes[outcome.key] = outcome
 
-    def summary(self, arm: str, cost: Cost, against: Paired | None = None) -> ArmSummary:
+    def summary(
+        self, arm: str, cost: Cost, against: Paired | None = None, suites_against: Mapping[str, Paired] | None = None
+    ) -> ArmSummary:
         """The arm so far."""
         cells = _cells(self.outcomes.values())
         suites = dict.fromkeys(cell.suite for cell in cells if cell.suite is not None)
@@ -269,6 +281,7 @@ class ArmAccumulator:
             tokens=self.tokens,
             cost=cost,
             against=against,
+            suites_against=dict(suites_against or {}),
         )
 
 
@@ -293,19 +306,28 @@ def summarise(
     if baseline not in traces_by_arm:
         raise ConfigError(unknown("baseline arm", baseline, traces_by_arm))
     arms = {arm: _accumulate(traces, tasks) for arm, traces in traces_by_arm.items()}
-    pairs = {arm: paired_counts(arms[baseline], other) for arm, other in arms.items() if arm != baseline}
-    against = _against_baseline(pairs, margin)
+    others = {arm: seen for arm, seen in arms.items() if arm != baseline}
+    against = _against_baseline({arm: paired_counts(arms[baseline], seen) for arm, seen in others.items()}, margin)
+    suites = sorted({outcome.suite for outcome in arms[baseline].outcomes.values()})
+    pairs = {(arm, suite): paired_counts(arms[baseline], seen, suite) for arm, seen in others.items() for suite in suites}
+    by_suite = _against_baseline({key: counts for key, counts in pairs.items() if counts.n}, margin)
     known = costs or {}
-    summaries = (seen.summary(arm, known.get(arm, Cost()), against.get(arm)) for arm, seen in arms.items())
+    suites_against = {arm: {suite: pair for (name, suite), pair in by_suite.items() if name == arm} for arm in others}
+    summaries = (
+        seen.summary(arm, known.get(arm, Cost()), against.get(arm), suites_against.get(arm)) for arm, seen in arms.items()
+    )
     return Comparison(baseline=baseline, margin=margin, arms=tuple(summaries))
 
 
-def paired_counts(baseline: ArmAccumulator, arm: ArmAccumulator) -> PairedCounts:
-    """Outcomes on the tasks and seeds that both arms were judged on."""
+def paired_counts(baseline: ArmAccumulator, arm: ArmAccumulator, suite: str | None = None) -> PairedCounts:
+    """Outcomes on the tasks and seeds that both arms were judged on, of one suite or of all."""
     table = Counter(
         (outcome.correct, other.correct)
         for key, outcome in baseline.outcomes.items()
-        if outcome.correct is not None and (other := arm.outcomes.get(key)) is not None and other.correct is not None
+        if suite in (None, outcome.suite)
+        and outcome.correct is not None
+        and (other := arm.outcomes.get(key)) is not None
+        and other.correct is not None
     )
     return PairedCounts(
         both_right=table[True, True],
@@ -342,10 +364,10 @@ def _accumulate(traces: Iterable[Trace], tasks: Mapping[str, Task]) -> ArmAccumu
     return seen
 
 
-def _against_baseline(pairs: Mapping[str, PairedCounts], margin: float) -> dict[str, Paired]:
-    p = {arm: exact_mcnemar(counts.lost, counts.gained) for arm, counts in pairs.items()}
+def _against_baseline(pairs: Mapping[Pair, PairedCounts], margin: float) -> dict[Pair, Paired]:
+    p = {key: exact_mcnemar(counts.lost, counts.gained) for key, counts in pairs.items()}
     adjusted = dict(zip(p, holm(list(p.values())), strict=True))
-    return {arm: _paired(counts, p[arm], adjusted[arm], margin) for arm, counts in pairs.items()}
+    return {key: _paired(counts, p[key], adjusted[key], margin) for key, counts in pairs.items()}
 
 
 def _paired(counts: PairedCounts, p: float, p_holm: float, margin: float) -> Paired:

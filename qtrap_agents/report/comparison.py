@@ -308,6 +308,7 @@ def _arm_json(summary: ArmSummary, facts: ArmFacts) -> dict[str, Any]:
         "cost": facts.totals.model_dump(mode="json")
         | {"output_tokens_per_s": summary.output_tokens_per_s, "energy_per_correct_j": summary.energy_per_correct_j},
         "against_baseline": _paired_json(summary.against) if summary.against else None,
+        "against_baseline_by_suite": {suite: _paired_json(paired) for suite, paired in summary.suites_against.items()},
     }
 
 

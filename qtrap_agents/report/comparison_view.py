@@ -207,6 +207,7 @@ def _sections(report: RunComparison) -> list[tuple[str, list[tuple[str, Figure]]
     margin = f"{100 * report.comparison.margin:g}"
     return [
         ("", _success_figures(margin)),
+        *([("verdict by suite", _suite_verdicts(report.suites))] if len(report.suites) > 1 and len(report.facts) > 1 else []),
         ("horizon H50, in hops", _horizon_figures(report.suites)),
         ("premises against gold", _premise_figures()),
         ("cost", _cost_figures()),
@@ -232,6 +233,18 @@ def _horizon_figures(suites: Sequence[str]) -> list[tuple[str, Figure]]:
         ("  p of hops alike", lambda arm, _: shape_words(arm.horizon)),
     ]
     return rows + [(f"  {suite}", _suite_horizon(suite)) for suite in suites if len(suites) > 1]
+
+
+def _suite_verdicts(suites: Sequence[str]) -> list[tuple[str, Figure]]:
+    return [(f"  {suite}", _suite_verdict(suite)) for suite in suites]
+
+
+def _suite_verdict(suite: str) -> Figure:
+    def figure(arm: ArmSummary, _: ArmFacts) -> str:
+        paired = arm.suites_against.get(suite)
+        return f"{paired.verdict}, {difference_words(paired).replace(' points', '')}" if paired else NOTHING
+
+    return figure
 
 
 def _suite_horizon(suite: str) -> Figure:

@@ -77,6 +77,7 @@ def verdict_sentence(report: RunComparison, summary: ArmSummary) -> str:
     return "; ".join(
         [
             head,
+            *_suites_by_verdict(summary),
             f"horizon {horizon_sentence(summary.horizon)}",
             *_suite_words(summary),
             _first_words(summary),
@@ -123,6 +124,15 @@ def _more_tasks(report: RunComparison, summary: ArmSummary, facts: ArmFacts) -> 
     now = report.tasks_per_depth[facts.path]
     wanted = math.ceil(now * (1 + paired.further_tasks / paired.counts.n))
     return f"qtrap run {shlex.quote(facts.path)}/run.yaml --limit {_round_up(wanted)}"
+
+
+def _suites_by_verdict(summary: ArmSummary) -> list[str]:
+    """`danger in relate`, `safe in arith and lookup`: where there are several suites."""
+    found = {suite: paired.verdict for suite, paired in summary.suites_against.items()}
+    if len(found) < 2:
+        return []
+    groups = {word: [suite for suite, verdict in found.items() if verdict == word] for word in ("danger", "undecided", "safe")}
+    return [f"{word} in {' and '.join(suites)}" for word, suites in groups.items() if suites]
 
 
 def _suite_words(summary: ArmSummary) -> list[str]:

@@ -91,6 +91,16 @@ def test_pairing_with_the_baseline(comparison: Comparison) -> None:
     assert gptq.further_tasks > 0
 
 
+def test_a_suite_that_breaks_is_judged_apart_from_those_that_do_not(comparison: Comparison) -> None:
+    awq = comparison.arm("awq")
+    arith, program = awq.suites_against["arith"], awq.suites_against["program"]
+    assert (arith.counts.lost, arith.counts.gained, arith.counts.n) == (28, 0, 40)
+    assert (program.counts.both_right, program.counts.n) == (40, 40)
+    assert (arith.verdict, program.verdict) == ("danger", "undecided")
+    assert arith.p_holm == pytest.approx(4 * arith.p)
+    assert comparison.arm("fp16").suites_against == {}
+
+
 def test_cost_is_reported_only_where_measured(comparison: Comparison) -> None:
     gptq, awq = comparison.arm("gptq"), comparison.arm("awq")
     assert (gptq.tokens.hops, gptq.tokens.prompt_per_hop, gptq.tokens.completion_per_hop) == (400, 10, 3)

@@ -81,6 +81,9 @@ def test_figures_of_an_arm(run: RunDirectory) -> None:
     assert line(text, "difference") == "difference – −20.0 points [−34.8, −9.5] 0.0 points [−16.8, +16.8]"
     assert line(text, "verdict").startswith("verdict (margin 2 points) – danger undecided, about ")
     assert "8 / 0 of 40 pairs" in text
+    verdicts = text[text.index("verdict by suite") : text.index("horizon H50")]
+    assert line(verdicts, "arith").startswith("arith – danger, −40.0 [")
+    assert line(verdicts, "program").startswith("program – undecided, 0.0 [")
     assert "0.008 (0.016)" in text
     assert line(text, "own / inherited") == "own / inherited / compounded 0 / 0 / 0 8 / 40 / 0 0 / 0 / 0"
     assert line(text, "first error") == "first error, median hop none 3 (in 8 chains) none"
@@ -100,7 +103,7 @@ def test_energy_is_a_number_or_not_measured(run: RunDirectory) -> None:
 def test_closing_sentences_and_next_command(run: RunDirectory) -> None:
     text = " ".join(shown(compare_runs([run])).split())
     assert "fp16 (baseline): success 100.0 % of 40 tasks; horizon > 8 hops (≥ 46); no false premise" in text
-    assert "awq: danger: success −20.0 points [−34.8, −9.5]; horizon" in text
+    assert "awq: danger: success −20.0 points [−34.8, −9.5]; danger in arith; undecided in program; horizon" in text
     assert "first false premise at hop 3 (median)" in text
     assert "gptq: undecided, about" in text
     assert "1 of 20 tasks ended in an error and count in no figure of success" in text
@@ -126,6 +129,8 @@ def test_json_holds_every_figure_and_its_counts(run: RunDirectory) -> None:
     assert awq["against_baseline"]["counts"] == {
         "both_right": 32, "lost": 8, "gained": 0, "both_wrong": 0, "n": 40, "discordant": 8,
     }  # fmt: skip
+    assert awq["against_baseline_by_suite"]["arith"]["counts"]["lost"] == 8
+    assert awq["against_baseline_by_suite"]["program"]["counts"]["discordant"] == 0
     assert awq["failures"]["collapse_rate"] == 0.2
     assert awq["failures"]["median_first_error"] == 3
     assert awq["failures"]["mean_blast_radius"] == 1.0
