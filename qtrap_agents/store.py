@@ -213,11 +213,6 @@ def read_lines(path: Path, model: type[Row]) -> Iterator[Row]:
                 raise StoreError(f"{path}:{number}: damaged line ({_short(error)}); delete that line to go on") from error
 
 
-def list_runs(parent: Path) -> list[RunDirectory]:
-    """Run directories under a folder, oldest first."""
-    return [RunDirectory.open(path.parent) for path in sorted(parent.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)]
-
-
 def cannot_write(path: Path, error: OSError) -> StoreError:
     """One sentence for a failed write; what was stored before stays."""
     if error.errno == errno.ENOSPC:

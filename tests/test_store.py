@@ -1,7 +1,6 @@
 """A run directory gives back what was written and survives kills, damage, full disks and second writers."""
 
 import json
-import os
 import resource
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import scripts
 
 from qtrap_agents.errors import ConfigError, StoreError
-from qtrap_agents.store import ArmTotals, ArmWriter, AttemptEvent, RunDirectory, list_runs
+from qtrap_agents.store import ArmTotals, ArmWriter, AttemptEvent, RunDirectory
 from qtrap_agents.suites import arith
 from qtrap_agents.types import ArmIdentity, Completion, Hop, Measurement, Message, Premise, Task, Trace
 
@@ -227,15 +226,6 @@ def test_an_attempt_that_never_became_ready_costs_no_work(run: RunDirectory) -> 
     with ArmWriter(run, "noisy") as writer:
         writer.event(event(1, "start", 0))
     assert run.totals("noisy") == ArmTotals(attempts=1, startup_s=None, wall_s=None, energy_j=None, meter=None)
-
-
-def test_runs_are_listed_oldest_first(tmp_path: Path) -> None:
-    runs = [new_run(tmp_path, name) for name in ("zeta", "alpha")]
-    for age, run in zip((100, 50), runs, strict=True):
-        os.utime(run.path / "run.yaml", (1e9 - age, 1e9 - age))
-    (tmp_path / "no-run").mkdir()
-    assert [run.config.name for run in list_runs(tmp_path)] == ["zeta", "alpha"]
-    assert list_runs(tmp_path / "nowhere") == []
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

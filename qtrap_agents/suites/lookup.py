@@ -4,7 +4,7 @@ Hop as the model sees it: `lookup: bako riku , zumi bako , riku zumi ; zumi =` â
 permutations of the same names, so a wrong key still has a value and the error can be followed.
 """
 
-from qtrap_agents.suites.procedural import Params, chain_task, task_rng
+from qtrap_agents.suites.procedural import Params, chain_task, input_of, stated, task_rng
 from qtrap_agents.types import GoldPremise, Task
 from qtrap_agents.world import LOOKUP_NAMES, entities
 
@@ -17,21 +17,11 @@ def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> T
     question = f"lookup: start {value}"
     premises: list[GoldPremise] = []
     for step in range(1, depth + 1):
+        given = input_of(step, value)
         keys, targets = rng.sample(names, len(names)), rng.sample(names, len(names))
         table = dict(zip(keys, targets, strict=True))
         rows = " , ".join(f"{key} {target}" for key, target in table.items())
-        previous = f"s{step - 1}" if step > 1 else f"'{value}'"
-        slot = f"{{s{step - 1}}}" if step > 1 else value
         value = table[value]
-        premises.append(
-            GoldPremise(
-                id=f"s{step}",
-                text=f"s{step} = {value}",
-                value=value,
-                depends_on=(f"s{step - 1}",) if step > 1 else (),
-                rule=f"{table!r}[{previous}]",
-                instruction=f"lookup: {rows} ; {slot} =",
-            )
-        )
+        premises.append(stated(step, value, given.parents, f"{table!r}[{given.rule}]", f"lookup: {rows} ; {given.slot} ="))
         question += f" ; {rows}"
     return chain_task(suite, depth, seed, index, question, premises)

@@ -7,7 +7,7 @@ results, so errors can die out in `min` and `max`, or spread along several paths
 import random
 
 from qtrap_agents.semantics import execute
-from qtrap_agents.suites.procedural import Params, chain_task, task_rng
+from qtrap_agents.suites.procedural import Params, chain_task, stated, task_rng
 from qtrap_agents.types import GoldPremise, Task, Value
 
 OPERATIONS = {
@@ -36,16 +36,7 @@ def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> T
         parents = tuple(dict.fromkeys(operand for operand in operands if operand in values))
         value = execute(rule, {parent: values[parent] for parent in parents})
         first, second = (f"{{{operand}}}" if operand in values else operand for operand in operands)
-        premises.append(
-            GoldPremise(
-                id=f"s{step}",
-                text=f"s{step} = {value}",
-                value=value,
-                depends_on=parents,
-                rule=rule,
-                instruction=f"program: {first} {name} {second} =",
-            )
-        )
+        premises.append(stated(step, value, parents, rule, f"program: {first} {name} {second} ="))
         values[f"s{step}"] = value
     lines = (f"{premise.id} = {premise.rule}" for premise in premises)
     return chain_task(suite, depth, seed, index, "program: " + " ; ".join(lines), premises)

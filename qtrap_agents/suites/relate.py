@@ -3,7 +3,7 @@
 Hop as the model sees it: `relate: bako mentor =` → `riku`. 256 entities × 24 relations are 6,144 facts.
 """
 
-from qtrap_agents.suites.procedural import Params, chain_task, task_rng
+from qtrap_agents.suites.procedural import Params, chain_task, input_of, stated, task_rng
 from qtrap_agents.types import GoldPremise, Task
 from qtrap_agents.world import RELATIONS, entities, related
 
@@ -15,19 +15,10 @@ def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> T
     question = f"relate: {value}"
     premises: list[GoldPremise] = []
     for step in range(1, depth + 1):
+        given = input_of(step, value)
         relation = rng.choice(RELATIONS)
-        previous = f"s{step - 1}" if step > 1 else f"'{value}'"
-        slot = f"{{s{step - 1}}}" if step > 1 else value
         value = related(value, relation)
-        premises.append(
-            GoldPremise(
-                id=f"s{step}",
-                text=f"s{step} = {value}",
-                value=value,
-                depends_on=(f"s{step - 1}",) if step > 1 else (),
-                rule=f"related({previous}, '{relation}')",
-                instruction=f"relate: {slot} {relation} =",
-            )
-        )
+        rule = f"related({given.rule}, '{relation}')"
+        premises.append(stated(step, value, given.parents, rule, f"relate: {given.slot} {relation} ="))
         question += f" ; {relation}"
     return chain_task(suite, depth, seed, index, question, premises)
