@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from qtrap_agents import __version__
-from qtrap_agents.config import RunConfig, load_yaml
+from qtrap_agents.config import RunConfig, describe, load_yaml
 from qtrap_agents.errors import ConfigError, QtrapError, unknown
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -116,8 +116,7 @@ def _changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"option for '{'.'.join(map(str, first['loc']))}': {first['msg']}") from error
+        raise ConfigError(describe(error, "command line", RunConfig, {})) from error
 
 
 def _arm(config: RunConfig, name: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`qtrap doctor`: what this machine has, what is missing and how to fix it. Imports no engine; takes a second or two."""
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -16,10 +15,12 @@ from typing import Literal
 
 from qtrap_agents import __version__, paths
 from qtrap_agents.backends import cpu
+from qtrap_agents.backends.checkpoint import file_sha256
 from qtrap_agents.backends.factory import resolve_backend
 from qtrap_agents.backends.launch import gpu_visible, vllm_build, vllm_version
 from qtrap_agents.config import ArmConfig
 from qtrap_agents.energy import RAPL, NoMeter, NvmlMeter, RaplMeter, open_meter
+from qtrap_agents.environment import cpu_name
 from qtrap_agents.types import Record
 
 CHECKSUMS = "checksums.json"
@@ -82,11 +83,7 @@ def check_python(version: tuple[int, ...]) -> Check:
 
 def check_cpu() -> Check:
     """Model and cores."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
-    model = re.search(r"^model name\s*: *(.+)$", text, re.MULTILINE)
-    name = model.group(1) if model else platform.processor() or platform.machine()
-    return Check(name="CPU", state="ok", detail=f"{name}, {os.cpu_count()} cores")
+    return Check(name="CPU", state="ok", detail=f"{cpu_name()}, {os.cpu_count()} cores")
 
 
 def check_features(flags: frozenset[str], machine: str) -> Check:
@@ -240,7 +237,7 @@ def check_reference(root: Path) -> Check:
         return Check(name=name, state="missing", detail="not installed", remedy=again)
     try:
         expected: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
-        wrong = [path for path, digest in expected.items() if _sha256(root / path) != digest]
+        wrong = [path for path, digest in expected.items() if not (root / path).is_file() or file_sha256(root / path) != digest]
     except (OSError, ValueError, AttributeError) as error:
         return Check(name=name, state="missing", detail=f"{CHECKSUMS} cannot be read: {error}", remedy=again)
     if not expected:
@@ -295,13 +292,6 @@ def _pinned_to(package: str, torch: str) -> bool:
         return True
     pins = [pin for text in requirements if (pin := re.match(r"torch\s*\(?==\s*([\w.]+)", text))]
     return all(pin.group(1) == torch.partition("+")[0] for pin in pins)
-
-
-def _sha256(file: Path) -> str | None:
-    if not file.is_file():
-        return None
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _few(names: list[str]) -> str:

@@ -8,10 +8,10 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from langgraph.errors import GraphRecursionError
 
@@ -130,7 +130,8 @@ async def _run_arm(
 @contextmanager
 def _window(writer: ArmWriter, meter: Meter) -> Iterator[None]:
     """Measure time and energy of a block and write them down, however it ends."""
-    reason, begun, joules = "interrupted", time.perf_counter(), meter.read_j()
+    reason: Literal["finished", "interrupted", "failed"] = "interrupted"
+    begun, joules = time.perf_counter(), meter.read_j()
     try:
         yield
         reason = "finished"
@@ -141,17 +142,17 @@ def _window(writer: ArmWriter, meter: Meter) -> Iterator[None]:
         after = meter.read_j()
         energy = None if joules is None or after is None else after - joules
         wall = time.perf_counter() - begun
-        event = {"attempt": writer.attempt, "event": "end", "at": time.time(), "reason": reason}
-        end = AttemptEvent.model_validate(event | {"wall_s": wall, "energy_j": energy, "meter": meter.name})
-        _write_end(writer, end, reason)
-
-
-def _write_end(writer: ArmWriter, end: AttemptEvent, reason: str) -> None:
-    try:
-        writer.event(end)
-    except StoreError:
-        if reason != "failed":
-            raise
+        end = AttemptEvent(
+            attempt=writer.attempt,
+            event="end",
+            at=time.time(),
+            reason=reason,
+            wall_s=wall,
+            energy_j=energy,
+            meter=meter.name,
+        )
+        with suppress(StoreError) if reason == "failed" else nullcontext():
+            writer.event(end)
 
 
 async def _traces(

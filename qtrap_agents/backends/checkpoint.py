@@ -171,12 +171,15 @@ def bits_and_group(quantisation: dict[str, Any]) -> tuple[int | None, int | None
     return bits, group_size
 
 
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises OSError."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _checksum(files: list[Path]) -> str:
     """sha256 of the one file, or of the lines `<sha256>  <name>` of several."""
-    digests = []
-    for file in files:
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    digests = [file_sha256(file) for file in files]
     if len(digests) == 1:
         return digests[0]
     lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))

@@ -7,12 +7,12 @@ checkpoint) and writes `MODEL_CARD.md` and `checkpoints/checksums.json`.
 """
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from qtrap_agents.analysis.statistics import wilson
+from qtrap_agents.backends.checkpoint import file_sha256
 from qtrap_agents.paths import REFERENCE_CHECKPOINTS
 from qtrap_agents.reference.data import FAMILIES
 
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 def checksums() -> dict[str, str]:
     """SHA-256 of every shipped weight file, by path relative to the checkpoints."""
     files = sorted(REFERENCE_CHECKPOINTS.rglob("*.safetensors"))
-    return {file.relative_to(REFERENCE_CHECKPOINTS).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {file.relative_to(REFERENCE_CHECKPOINTS).as_posix(): file_sha256(file) for file in files}
 
 
 def card(rows: list[dict[str, Any]]) -> str:

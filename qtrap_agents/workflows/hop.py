@@ -74,10 +74,10 @@ async def hop(
     task, stated = state["task"], statements(state["hops"])
     gold = next((gold for gold in task.premises if gold.id == premise), None)
     depends_on = gold.depends_on if gold else tuple(stated)
-    text = prompt if prompt is not None else instruction(task, gold, stated, runtime.context.suite.spec.show_question)
-    spec = runtime.context.suite.spec
-    asked = await ask(state, runtime, text, spec.max_tokens)
-    value = parse_value(asked.completion.text, runtime.context.suite.parser)
+    suite = runtime.context.suite
+    text = prompt if prompt is not None else instruction(task, gold, stated, suite.spec.show_question)
+    asked = await ask(state, runtime, text, suite.spec.max_tokens)
+    value = parse_value(asked.completion.text, suite.parser)
     premises = (Premise(id=premise, text=asked.completion.text, value=value, depends_on=depends_on),)
     return record(state, asked, node or premise, premises, depends_on)
 
