@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -48,7 +49,8 @@ class Channel:
         self.sent_at = time.monotonic()
 
     def _read(self) -> None:
-        with self._socket.makefile("rb") as stream:
+        """A killed parent may leave answers unread, then the socket is reset, or half a line behind."""
+        with suppress(ConnectionError, ValueError), self._socket.makefile("rb") as stream:
             for line in stream:
                 self._inbox.put(json.loads(line))
         kill_own_group()

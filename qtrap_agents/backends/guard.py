@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import NoReturn
 
 
 def end_with_parent(fd: int) -> None:
     """Wait until the far end of `fd` closes, then kill this process group. The kernel closes it even on `kill -9`."""
-    while os.read(fd, 4096):
-        pass
+    with suppress(ConnectionError):
+        while os.read(fd, 4096):
+            pass
     kill_own_group()
 
 

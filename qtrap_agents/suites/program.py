@@ -1,7 +1,8 @@
-"""Program tracing over a real DAG: every line uses two earlier results.
+"""Program tracing over a real DAG: most lines use two earlier results.
 
 Hop as the model sees it: `program: 41 plus 73 =` → `14` (modulus 100). Lines draw one operand from the last few
-results, so errors can die out in `min` and `max`, or spread along several paths.
+results, so errors can die out in `min` and `max`, or spread along several paths. Now and then it is a fresh constant:
+without these a deep program ends at 0, where `min` and `times` would keep it.
 """
 
 import random
@@ -19,11 +20,15 @@ OPERATIONS = {
 }
 
 
+FRESH = 0.25
+"""Share of the lines whose second operand is a constant."""
+
+
 def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> Task:
     """Task `index`: a program of `depth` lines modulo `params["modulus"]` (default 100).
 
     Each line uses the line before it and one of the `params["window"]` (default 4) lines before that; the first
-    lines use constants.
+    lines and every fourth one, on average, use a constant instead.
     """
     rng = task_rng(suite, depth, seed, index)
     modulus, window = int(params.get("modulus", 100)), int(params.get("window", 4))
@@ -43,10 +48,11 @@ def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> T
 
 
 def _operands(rng: random.Random, step: int, modulus: int, window: int) -> list[str]:
-    """Two operands in random order: the last line, and an earlier one (a constant where there is none)."""
+    """Two operands in random order: the last line, and an earlier one or a constant."""
     constant = str(rng.randrange(modulus))
     last = f"s{step - 1}" if step > 1 else str(rng.randrange(modulus))
-    earlier = f"s{rng.randrange(max(1, step - 1 - window), step - 1)}" if step > 2 else constant
+    fresh = step <= 2 or rng.random() < FRESH
+    earlier = constant if fresh else f"s{rng.randrange(max(1, step - 1 - window), step - 1)}"
     operands = [last, earlier]
     rng.shuffle(operands)
     return operands

@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import select
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -79,3 +82,28 @@ def test_refused_request_fails_alone(tmp_path: Path) -> None:
             await arm.complete(ASK, Sampling())
 
     with_child(REFUSING, tmp_path / "log", work, timeout_s=20)
+
+
+ORPHAN = (
+    "import sys, threading\n"
+    "from qtrap_agents.backends.engine_worker import Channel\n"
+    "channel = Channel(int(sys.argv[1]))\n"
+    "channel.send([{'answer': 'unread'}])\n"
+    "threading.Event().wait()\n"
+)
+
+
+@pytest.mark.parametrize("written", [b"", b'{"half": '], ids=["nothing", "half a line"])
+def test_a_worker_ends_when_its_parent_is_killed(written: bytes) -> None:
+    """A killed parent leaves answers unread, which resets the socket, and may have been in the middle of a line."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-c", ORPHAN, str(theirs.fileno())]
+    with subprocess.Popen(command, pass_fds=(theirs.fileno(),), start_new_session=True) as child:
+        theirs.close()
+        select.select([ours], [], [], 60)
+        ours.sendall(written)
+        ours.close()
+        try:
+            assert child.wait(timeout=20) == -signal.SIGKILL
+        finally:
+            child.kill()

@@ -121,6 +121,12 @@ def test_programs_are_real_graphs() -> None:
     assert max(children.count(premise.id) for premise in premises) > 1
 
 
+def test_deep_programs_do_not_die_at_zero() -> None:
+    late = [premise.value for index in range(50) for premise in draw("program", 128, index).premises[64:]]
+    assert late.count(0) < 0.25 * len(late)
+    assert len(set(late)) > 90
+
+
 @pytest.mark.parametrize(
     ("name", "params", "hop"),
     [
