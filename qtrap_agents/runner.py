@@ -7,30 +7,26 @@ is stored as soon as its task ends, so whatever stops the run loses only the tas
 import asyncio
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from langgraph.errors import GraphRecursionError
-
-from qtrap_agents.backends.base import Backend
 from qtrap_agents.backends.factory import open_arm, resolve_backend, resolve_checkpoint
 from qtrap_agents.backends.scripted import load_script
+from qtrap_agents.concurrency import in_flight
 from qtrap_agents.config import ArmConfig, RunConfig
 from qtrap_agents.energy import Meter, open_meter
 from qtrap_agents.environment import describe_environment
-from qtrap_agents.errors import ArmDied, CompletionError, ConfigError, QtrapError, StoreError, SuiteError
+from qtrap_agents.errors import ConfigError, QtrapError, StoreError, SuiteError
 from qtrap_agents.scoring import score
 from qtrap_agents.store import ArmWriter, AttemptEvent, RunDirectory
 from qtrap_agents.suites.catalog import Suite, load_suite
-from qtrap_agents.types import Hop, Measurement, Task, Trace, Value
+from qtrap_agents.types import Measurement, Task, Trace
 from qtrap_agents.workflows.catalog import GraphFor, load_workflow
-from qtrap_agents.workflows.hop import Context, State
-
-SPARE_STEPS = 1000
-"""Steps that a graph may take beyond one for each premise before LangGraph stops it."""
+from qtrap_agents.workflows.drive import Course, drive
+from qtrap_agents.workflows.hop import Context
 
 
 class Progress(Protocol):
@@ -98,7 +94,7 @@ async def execute(run: RunDirectory, plan: Plan, progress: Progress) -> None:
         StoreError: nothing more can be written; the run can be resumed.
     """
     tasks = list(run.tasks().values())
-    _stop_on_sigterm()
+    stop_on_sigterm()
     for note in dict.fromkeys(note for arm in plan.config.arms if (note := resolve_backend(arm)[1])):
         progress.note(note)
     for arm in plan.config.arms:
@@ -120,8 +116,15 @@ async def _run_arm(
         writer.event(AttemptEvent(attempt=writer.attempt, event="ready", at=time.time(), startup_s=startup_s))
         progress.ready(arm.name, startup_s, len(todo) + len(writer.done), len(writer.done))
         meter = open_meter(plan.config.energy, on_gpu=(backend.identity.device or "").startswith("cuda"))
+
+        async def trace_of(task: Task) -> Trace:
+            context = Context(backend=backend, suite=plan.suites[task.suite], sampling=plan.config.sampling)
+            begun = time.perf_counter()
+            course = await drive(plan.graph_for, task, context)
+            return as_trace(run.id, plan.config, arm.name, writer.attempt, task, course, time.perf_counter() - begun)
+
         with _window(writer, meter):
-            async with aclosing(_traces(run, plan, arm.name, backend, writer.attempt, todo)) as traces:
+            async with aclosing(in_flight(trace_of, todo, plan.config.concurrency)) as traces:
                 async for trace in traces:
                     writer.trace(trace)
                     progress.advance(arm.name, trace.error is not None)
@@ -155,55 +158,8 @@ def _window(writer: ArmWriter, meter: Meter) -> Iterator[None]:
             writer.event(end)
 
 
-async def _traces(
-    run: RunDirectory, plan: Plan, arm: str, backend: Backend, attempt: int, todo: Sequence[Task]
-) -> AsyncGenerator[Trace, None]:
-    """Traces in the order in which tasks end, `concurrency` of them in flight."""
-    waiting = iter(todo)
-    running: set[asyncio.Task[Trace]] = set()
-
-    def launch() -> None:
-        if (task := next(waiting, None)) is not None:
-            running.add(asyncio.create_task(_trace(run.id, plan, arm, backend, attempt, task)))
-
-    try:
-        for _ in range(plan.config.concurrency):
-            launch()
-        while running:
-            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            running -= done
-            for _ in done:
-                launch()
-            for finished in done:
-                yield finished.result()
-    finally:
-        for unfinished in running:
-            unfinished.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-
-
-async def _trace(run_id: str, plan: Plan, arm: str, backend: Backend, attempt: int, task: Task) -> Trace:
-    """Run one task. A failed request, workflow or parser is an error on the trace; a dead arm is raised."""
-    suite = plan.suites[task.suite]
-    context = Context(backend=backend, suite=suite, sampling=plan.config.sampling)
-    hops: list[Hop] = []
-    answer: Value | None = None
-    error: str | None = None
-    begun = time.perf_counter()
-    try:
-        async for name, update in _updates(plan.graph_for, task, context):
-            if not isinstance(update, dict) or not all(isinstance(hop, Hop) for hop in update.get("hops", [])):
-                raise ConfigError(f"node '{name}' of the workflow returned no state update; end it with `return await hop(…)`")
-            hops.extend(update.get("hops", []))
-            answer = update.get("answer", answer)
-    except (ArmDied, ConfigError):
-        raise
-    except GraphRecursionError:
-        error = f"the workflow did not end within {_recursion_limit(task)} steps"
-    except CompletionError as failure:
-        error = str(failure)
-    except Exception as failure:  # the user's own node: belongs on the trace, the other tasks go on
-        error = f"{type(failure).__name__}: {failure}"
+def as_trace(run_id: str, config: RunConfig, arm: str, attempt: int, task: Task, course: Course, duration_s: float) -> Trace:
+    """The record of a course, its answer judged."""
     return Trace(
         id=f"{run_id}/{arm}/{task.id}",
         run_id=run_id,
@@ -211,33 +167,18 @@ async def _trace(run_id: str, plan: Plan, arm: str, backend: Backend, attempt: i
         suite=task.suite,
         depth=task.depth,
         seed=task.seed,
-        workflow=plan.config.workflow.name,
+        workflow=config.workflow.name,
         arm=arm,
         attempt=attempt,
-        hops=tuple(hops),
-        answer=answer,
-        score=None if error else score(answer, task),
-        error=error,
-        measurement=Measurement(duration_s=time.perf_counter() - begun),
+        hops=course.hops,
+        answer=course.answer,
+        score=None if course.error else score(course.answer, task),
+        error=course.error,
+        measurement=Measurement(duration_s=duration_s),
     )
 
 
-async def _updates(graph_for: GraphFor, task: Task, context: Context) -> AsyncIterator[tuple[str, object]]:
-    """State updates as nodes finish, so that a later failure loses none of them."""
-    state: State = {"task": task, "hops": []}
-    stream = graph_for(task).astream(
-        state, context=context, stream_mode="updates", config={"recursion_limit": _recursion_limit(task)}
-    )
-    async for chunk in stream:
-        for name, update in chunk.items():
-            yield name, update
-
-
-def _recursion_limit(task: Task) -> int:
-    return len(task.premises) + SPARE_STEPS
-
-
-def _stop_on_sigterm() -> None:
+def stop_on_sigterm() -> None:
     """Treat SIGTERM like Ctrl-C: arms are closed and what is stored stays."""
     current = asyncio.current_task()
     if current is not None:

@@ -8,6 +8,7 @@
         attempts.jsonl  start, ready and end of every attempt: times, energy window
         traces.jsonl    one trace a line
         server.log      output of the process that served the arm
+    arms/<arm>/scores.jsonl, replays/, faults/    experiments on the stored traces, see `qtrap_agents.evidence`
 
 Only whole lines count: a line cut off by a kill is removed before the next one is written, so a resumed run repeats
 nothing and counts nothing twice.
@@ -16,8 +17,9 @@ nothing and counts nothing twice.
 import errno
 import json
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Literal, TypeVar
@@ -108,6 +110,26 @@ class RunDirectory:
         """All tasks by id."""
         return {task.id: task for task in read_lines(self.path / TASKS, Task)}
 
+    def task_index(self) -> "Lines[Task]":
+        """The same without holding them in memory."""
+        return Lines(self.path / TASKS, Task, "id")
+
+    def stored(self, arm: str) -> "Lines[Trace]":
+        """The latest trace of every task of an arm, by task id, without holding them in memory."""
+        return Lines(self.arm_path(arm) / "traces.jsonl", Trace)
+
+    def scores_path(self, arm: str, again: bool = False) -> Path:
+        """Where the baseline's text under an arm is kept; `again` for the second pass of the baseline itself."""
+        return self.arm_path(arm) / ("scores-again.jsonl" if again else "scores.jsonl")
+
+    def replays_path(self, arm: str) -> Path:
+        """Directory of the replays on the failed chains of an arm."""
+        return self.path / "replays" / arm
+
+    def faults_path(self, name: str) -> Path:
+        """Directory of a set of injected faults."""
+        return self.path / "faults" / name
+
     def environment(self) -> dict[str, object]:
         """What was recorded about the machine."""
         try:
@@ -149,16 +171,13 @@ class ArmWriter:
         self.path = run.arm_path(arm)
         with ExitStack() as files:
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
                 files.enter_context(_lock(self.path / ".lock"))
-                for name in ("traces.jsonl", "attempts.jsonl"):
-                    _drop_partial_line(self.path / name)
-                self._traces = files.enter_context((self.path / "traces.jsonl").open("ab", buffering=0))
-                self._events = files.enter_context((self.path / "attempts.jsonl").open("ab", buffering=0))
+                self._traces = files.enter_context(_LineFile(self.path / "traces.jsonl"))
+                self._events = files.enter_context(_LineFile(self.path / "attempts.jsonl"))
             except OSError as error:
                 raise cannot_write(self.path, error) from error
             self.attempt = 1 + max((event.attempt for event in run.attempts(arm)), default=0)
-            self.done = {trace.task_id for trace in run.traces(arm)}
+            self.done = set(run.stored(arm))
             self._files = files.pop_all()
 
     def __enter__(self) -> "ArmWriter":
@@ -169,11 +188,11 @@ class ArmWriter:
 
     def trace(self, trace: Trace) -> None:
         """Append a trace. Raises StoreError; a line that did not fit is removed again."""
-        self._append(self._traces, trace)
+        self._traces.append(trace)
 
     def event(self, event: AttemptEvent) -> None:
         """Append an attempt event. Raises StoreError."""
-        self._append(self._events, event)
+        self._events.append(event)
 
     def identity(self, identity: ArmIdentity) -> None:
         """Write down what is served. Raises StoreError."""
@@ -182,17 +201,96 @@ class ArmWriter:
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
-    def _append(self, file: IO[bytes], record: Record) -> None:
-        line = record.model_dump_json().encode() + b"\n"
-        start = os.fstat(file.fileno()).st_size
+
+class Journal:
+    """Appends records to one file of its own, under a lock; what a kill cut off is removed first. Raises StoreError."""
+
+    def __init__(self, path: Path):
+        with ExitStack() as files:
+            try:
+                files.enter_context(_lock(path.with_name(f".{path.name}.lock")))
+                self._lines = files.enter_context(_LineFile(path))
+            except OSError as error:
+                raise cannot_write(path, error) from error
+            self._files = files.pop_all()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def append(self, record: Record) -> None:
+        """Append one line. Raises StoreError; a line that did not fit is removed again."""
+        self._lines.append(record)
+
+
+class Lines(Mapping[str, Row]):
+    """Random access to a JSONL file by one of its text fields; of several lines with one value the last counts.
+
+    Only the places of the lines are kept in memory, a line is parsed whenever it is asked for. A missing file is empty.
+    """
+
+    def __init__(self, path: Path, model: type[Row], field: str = "task_id"):
+        self.path, self._model = path, model
+        self._places: dict[str, int] = {}
+        if path.is_file():
+            with path.open("rb") as file:
+                self._index(file, re.compile(rb'"%s":("(?:[^"\\]|\\.)*")' % field.encode()), field)
+
+    def _index(self, file: IO[bytes], pattern: re.Pattern[bytes], field: str) -> None:
+        start = 0
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                if (found := pattern.search(line)) is None:
+                    raise StoreError(f"{self.path}:{number}: damaged line (no '{field}'); delete that line to go on")
+                self._places[json.loads(found[1])] = start
+            start += len(line)
+
+    def __getitem__(self, key: str) -> Row:
+        place = self._places[key]
         try:
-            written = file.write(line)
+            with self.path.open("rb") as file:
+                file.seek(place)
+                return self._model.model_validate_json(file.readline())
+        except (OSError, ValidationError) as error:
+            raise StoreError(f"{self.path}: damaged line of '{key}' ({_short(error)}); delete that line to go on") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+
+class _LineFile:
+    """A file that grows by whole lines."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _drop_partial_line(path)
+        self._path, self._file = path, path.open("ab", buffering=0)
+
+    def __enter__(self) -> "_LineFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, record: Record) -> None:
+        line = record.model_dump_json().encode() + b"\n"
+        start = os.fstat(self._file.fileno()).st_size
+        try:
+            written = self._file.write(line)
             if written != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             with suppress(OSError):
-                os.ftruncate(file.fileno(), start)
-            raise cannot_write(self.path, error) from error
+                os.ftruncate(self._file.fileno(), start)
+            raise cannot_write(self._path.parent, error) from error
 
 
 def read_lines(path: Path, model: type[Row]) -> Iterator[Row]:
@@ -243,12 +341,13 @@ def _write(path: Path, text: str) -> None:
 def _lock(path: Path) -> IO[bytes]:
     import fcntl
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("wb")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise StoreError(f"{path.parent}: another process is writing this arm; wait for it or stop it") from None
+        raise StoreError(f"{path.parent}: another process is writing here; wait for it or stop it") from None
     return file
 
 

@@ -25,7 +25,8 @@ class GoldPremise(Record):
 
     `rule` is an expression over the ids in `depends_on` (see `qtrap_agents.semantics`): executed on the gold parent
     values it gives `value`; executed on wrong parent values it tells whether a wrong premise was inherited.
-    `instruction` is what the hop is told; `{id}` slots are filled with the stated values of its parents.
+    `instruction` is what the hop is told; `{id}` slots are filled with the stated values of its parents. `kind` is the
+    sort of step within its suite, such as `plus` or `swap`; empty where the suite does not tell.
     """
 
     id: str
@@ -34,6 +35,7 @@ class GoldPremise(Record):
     depends_on: tuple[str, ...] = ()
     rule: str | None = None
     instruction: str = ""
+    kind: str = ""
 
 
 class Task(Record):
@@ -82,6 +84,20 @@ class TokenLogprob(Record):
     top: tuple[tuple[int, float], ...] = ()
 
 
+class Score(Record):
+    """A given text under an arm, token by token (teacher forcing), after a given prompt.
+
+    `tokens` has one entry for each given token: its log-probability and the arm's most probable tokens there, by rank.
+    `pieces` are the texts of the given tokens; joined they are the text. `prompt_checksum` is a checksum of the prompt's
+    token ids: equal for two arms where their tokenizers read the prompt alike.
+    """
+
+    prompt_tokens: int
+    prompt_checksum: str
+    tokens: tuple[TokenLogprob, ...]
+    pieces: tuple[str, ...]
+
+
 class Completion(Record):
     """What the arm returned for one request.
 
@@ -109,7 +125,11 @@ class Premise(Record):
 
 
 class Hop(Record):
-    """One model call inside a workflow. `parents` are ids of the hops whose premises it was given."""
+    """One model call inside a workflow. `parents` are ids of the hops whose premises it was given.
+
+    In a replay, `arm` names who answered where that is not the arm of the trace, and `replaced` keeps what the hop had
+    stated where an experiment gave other `premises` to the later hops.
+    """
 
     id: str
     node: str
@@ -118,6 +138,8 @@ class Hop(Record):
     completion: Completion
     premises: tuple[Premise, ...] = ()
     started_at: float = 0.0
+    arm: str | None = None
+    replaced: tuple[Premise, ...] = ()
 
 
 class Measurement(Record):

@@ -239,7 +239,7 @@ def test_kill_9_loses_only_the_tasks_in_flight(tmp_path: Path, stopped: "subproc
 
 
 def test_two_processes_do_not_write_to_one_run(tmp_path: Path, stopped: "subprocess.Popen[str]") -> None:
-    assert "another process is writing this arm" in refused(qtrap("run", "--resume", only_run(tmp_path).path, cwd=tmp_path))
+    assert "another process is writing here" in refused(qtrap("run", "--resume", only_run(tmp_path).path, cwd=tmp_path))
 
 
 def test_a_finished_run_is_resumed_as_it_was_or_not_at_all(tmp_path: Path) -> None:

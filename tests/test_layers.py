@@ -15,11 +15,12 @@ import qtrap_agents
 PACKAGE = Path(qtrap_agents.__file__).parent
 
 LAYERS = (
-    {"paths", "plugins", "errors", "types", "world"},
+    {"paths", "plugins", "errors", "types", "evidence", "world", "concurrency"},
     {"config", "premises", "semantics", "scoring", "energy", "environment"},
     {"backends", "store", "suites"},
     {"workflows"},
     {"runner", "simulation", "analysis", "reference"},
+    {"experiments"},
     {"report", "doctor"},
     {"cli"},
     {"__main__"},
@@ -28,7 +29,7 @@ LAYERS = (
 
 OWNERS = {
     "pynvml": {"energy", "environment", "doctor"},
-    "langgraph": {"workflows", "runner"},
+    "langgraph": {"workflows"},
     "networkx": {"analysis"},
     "openai": {"backends"},
     "rich": {"report", "cli", "doctor"},
@@ -140,7 +141,7 @@ def test_there_are_no_cycles() -> None:
 
 def test_reading_a_run_starts_nothing() -> None:
     """`analysis` and `report` work on stored runs, without an engine or a graph; `report.progress` belongs to a run."""
-    forbidden = HEAVY | {"qtrap_agents.runner", "qtrap_agents.backends", "qtrap_agents.workflows"}
+    forbidden = HEAVY | {"qtrap_agents.runner", "qtrap_agents.backends", "qtrap_agents.workflows", "qtrap_agents.experiments"}
     early = [found for found in IMPORTS if unit(found.importer) in READERS and not found.lazy]
     assert [str(found) for found in early if found.target not in FILES and _starts_with(found.target, forbidden)] == []
 

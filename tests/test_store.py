@@ -145,7 +145,7 @@ def test_damage_in_the_middle_is_named_with_its_line(run: RunDirectory, line: by
 
 
 def test_two_writers_exclude_each_other(run: RunDirectory) -> None:
-    with ArmWriter(run, ARM), pytest.raises(StoreError, match="another process is writing this arm"):
+    with ArmWriter(run, ARM), pytest.raises(StoreError, match="another process is writing here"):
         ArmWriter(run, ARM)
     with ArmWriter(run, ARM) as writer, ArmWriter(run, "noisy") as other:
         assert (len(writer.done), len(other.done)) == (2, 0)

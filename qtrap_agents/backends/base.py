@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling
+from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score
 
 
 class Backend(Protocol):
@@ -19,4 +19,15 @@ class Backend(Protocol):
         Raises:
             CompletionError: this request failed; others may still succeed.
             ArmDied: the arm is gone; every later call raises it too.
+        """
+
+    async def score(self, messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
+        """The given continuation under this arm, token by token, with the `top` most probable tokens at each place.
+
+        Taken without a prefix cache. Any number may be in flight.
+
+        Raises:
+            CompletionError: this request failed (too long for the context, logits not finite).
+            ArmError: the arm gives no log-probabilities of prompts at all.
+            ArmDied: the arm is gone.
         """

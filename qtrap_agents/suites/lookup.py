@@ -22,6 +22,8 @@ def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> T
         table = dict(zip(keys, targets, strict=True))
         rows = " , ".join(f"{key} {target}" for key, target in table.items())
         value = table[value]
-        premises.append(stated(step, value, given.parents, f"{table!r}[{given.rule}]", f"lookup: {rows} ; {given.slot} ="))
+        premises.append(
+            stated(step, value, given.parents, f"{table!r}[{given.rule}]", f"lookup: {rows} ; {given.slot} =", "lookup")
+        )
         question += f" ; {rows}"
     return chain_task(suite, depth, seed, index, question, premises)

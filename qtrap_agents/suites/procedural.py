@@ -31,10 +31,12 @@ def input_of(step: int, start: Value) -> Input:
     return Input(rule=before, slot=f"{{{before}}}", parents=(before,))
 
 
-def stated(step: int, value: Value, parents: tuple[str, ...], rule: str, instruction: str) -> GoldPremise:
+def stated(step: int, value: Value, parents: tuple[str, ...], rule: str, instruction: str, kind: str) -> GoldPremise:
     """The gold premise of that step."""
     name = f"s{step}"
-    return GoldPremise(id=name, text=f"{name} = {value}", value=value, depends_on=parents, rule=rule, instruction=instruction)
+    return GoldPremise(
+        id=name, text=f"{name} = {value}", value=value, depends_on=parents, rule=rule, instruction=instruction, kind=kind
+    )
 
 
 def chain_task(suite: str, depth: int, seed: int, index: int, question: str, premises: Sequence[GoldPremise]) -> Task:

@@ -41,7 +41,7 @@ def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> T
         parents = tuple(dict.fromkeys(operand for operand in operands if operand in values))
         value = execute(rule, {parent: values[parent] for parent in parents})
         first, second = (f"{{{operand}}}" if operand in values else operand for operand in operands)
-        premises.append(stated(step, value, parents, rule, f"program: {first} {name} {second} ="))
+        premises.append(stated(step, value, parents, rule, f"program: {first} {name} {second} =", name))
         values[f"s{step}"] = value
     lines = (f"{premise.id} = {premise.rule}" for premise in premises)
     return chain_task(suite, depth, seed, index, "program: " + " ; ".join(lines), premises)

@@ -19,6 +19,6 @@ def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> T
         relation = rng.choice(RELATIONS)
         value = related(value, relation)
         rule = f"related({given.rule}, '{relation}')"
-        premises.append(stated(step, value, given.parents, rule, f"relate: {given.slot} {relation} ="))
+        premises.append(stated(step, value, given.parents, rule, f"relate: {given.slot} {relation} =", relation))
         question += f" ; {relation}"
     return chain_task(suite, depth, seed, index, question, premises)

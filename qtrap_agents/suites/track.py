@@ -24,7 +24,7 @@ def generate(suite: str, depth: int, seed: int, index: int, params: Params) -> T
         rule = f"{kind}({', '.join([given.rule, *places_moved])})"
         value = str(execute(rule, dict.fromkeys(given.parents, value)))
         move = " ".join([kind, *places_moved])
-        premises.append(stated(step, value, given.parents, rule, f"track: {given.slot} ; {move} ="))
+        premises.append(stated(step, value, given.parents, rule, f"track: {given.slot} ; {move} =", kind))
         question += f" ; {move}"
     return chain_task(suite, depth, seed, index, question, premises)
 

@@ -24,9 +24,10 @@ def build() -> Callable[[Task], CompiledStateGraph[Any, Any, Any, Any]]:
 
 async def _answer(state: State, runtime: Runtime[Context]) -> Update:
     task, suite = state["task"], runtime.context.suite
-    asked = await ask(state, runtime, prompt(task), suite.spec.cot_tokens_per_premise * max(1, len(task.premises)))
-    premises = parse_steps(asked.completion.text, suite.parser)
-    return {**record(state, asked, "answer", premises, ()), "answer": answer(task, premises)}
+    max_tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises))
+    asked = await ask(state, runtime, prompt(task), max_tokens, "answer")
+    update = record(state, runtime, asked, parse_steps(asked.answer.completion.text, suite.parser), ())
+    return {**update, "answer": answer(task, update["hops"][0].premises)}
 
 
 def answer(task: Task, premises: Sequence[Premise]) -> Value | None:

@@ -13,7 +13,7 @@ import operator
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypedDict
+from typing import Annotated, Protocol, TypedDict
 
 from langgraph.runtime import Runtime
 
@@ -21,7 +21,7 @@ from qtrap_agents.backends.base import Backend
 from qtrap_agents.config import SamplingConfig
 from qtrap_agents.premises import parse_value
 from qtrap_agents.suites.catalog import Suite
-from qtrap_agents.types import Completion, GoldPremise, Hop, Message, Premise, Task, Value
+from qtrap_agents.types import Completion, GoldPremise, Hop, Message, Premise, Sampling, Task, Value
 
 LONGEST_UNREADABLE = 200
 """Characters of a completion without a value that are handed on to the next hops."""
@@ -46,13 +46,33 @@ class Update(TypedDict):
     answer: Value | None
 
 
+class Director(Protocol):
+    """Takes part in every hop of a replay: hands out recorded answers, and changes what later hops are given."""
+
+    async def answer(self, hop_id: str, messages: tuple[Message, ...], sampling: Sampling) -> "Answer":
+        """The answer of a hop, recorded or generated. Errors as in `Backend.complete`."""
+
+    def rewrite(self, hop: Hop) -> Hop:
+        """The hop as the state keeps it and later hops see it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer with the time it was asked for (Unix, seconds); `arm` is set where not the arm of the trace gave it."""
+
+    completion: Completion
+    started_at: float
+    arm: str | None = None
+
+
 @dataclass(frozen=True)
 class Context:
-    """What every node of a run shares: the arm, the suite of the task, and the sampling of the run."""
+    """What every node of a run shares: the arm, the suite of the task, the sampling of the run; a replay has a director."""
 
     backend: Backend
     suite: Suite
     sampling: SamplingConfig
+    director: Director | None = None
 
 
 async def hop(
@@ -76,44 +96,53 @@ async def hop(
     depends_on = gold.depends_on if gold else tuple(stated)
     suite = runtime.context.suite
     text = prompt if prompt is not None else instruction(task, gold, stated, suite.spec.show_question)
-    asked = await ask(state, runtime, text, suite.spec.max_tokens)
-    value = parse_value(asked.completion.text, suite.parser)
-    premises = (Premise(id=premise, text=asked.completion.text, value=value, depends_on=depends_on),)
-    return record(state, asked, node or premise, premises, depends_on)
+    asked = await ask(state, runtime, text, suite.spec.max_tokens, node or premise)
+    said = asked.answer.completion.text
+    premises = (Premise(id=premise, text=said, value=parse_value(said, suite.parser), depends_on=depends_on),)
+    return record(state, runtime, asked, premises, depends_on)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request with its answer; `started_at` is Unix time in seconds."""
+    """A request with its answer, and the hop that it belongs to."""
 
+    hop_id: str
+    node: str
     messages: tuple[Message, ...]
-    completion: Completion
-    started_at: float
+    answer: Answer
 
 
-async def ask(state: State, runtime: Runtime[Context], prompt: str, max_tokens: int) -> Asked:
+async def ask(state: State, runtime: Runtime[Context], prompt: str, max_tokens: int, node: str) -> Asked:
     """Send one user message, after the system message of the suite if it has one."""
     context = runtime.context
     system = context.suite.system
     messages = (*((Message(role="system", content=system),) if system else ()), Message(role="user", content=prompt))
-    started = time.time()
-    sampling = context.sampling.sampling(max_tokens, state["task"].seed)
-    return Asked(messages, await context.backend.complete(messages, sampling), started)
-
-
-def record(state: State, asked: Asked, node: str, premises: Sequence[Premise], depends_on: Sequence[str]) -> Update:
-    """The state update of a hop that stated these premises; the last one is the answer so far."""
     repeats = sum(1 for earlier in state["hops"] if earlier.node == node)
+    hop_id = f"{node}.{repeats + 1}" if repeats else node
+    sampling = context.sampling.sampling(max_tokens, state["task"].seed)
+    if context.director is not None:
+        return Asked(hop_id, node, messages, await context.director.answer(hop_id, messages, sampling))
+    started = time.time()
+    return Asked(hop_id, node, messages, Answer(await context.backend.complete(messages, sampling), started))
+
+
+def record(
+    state: State, runtime: Runtime[Context], asked: Asked, premises: Sequence[Premise], depends_on: Sequence[str]
+) -> Update:
+    """The state update of a hop that stated these premises; the last one is the answer so far."""
     done = Hop(
-        id=f"{node}.{repeats + 1}" if repeats else node,
-        node=node,
+        id=asked.hop_id,
+        node=asked.node,
         parents=_parents(state["hops"], depends_on),
         messages=asked.messages,
-        completion=asked.completion,
+        completion=asked.answer.completion,
         premises=tuple(premises),
-        started_at=asked.started_at,
+        started_at=asked.answer.started_at,
+        arm=asked.answer.arm,
     )
-    return {"hops": [done], "answer": premises[-1].value if premises else None}
+    if runtime.context.director is not None:
+        done = runtime.context.director.rewrite(done)
+    return {"hops": [done], "answer": done.premises[-1].value if done.premises else None}
 
 
 def statements(hops: Sequence[Hop]) -> dict[str, Premise]:
