@@ -56,7 +56,7 @@ class Change(Record):
 
     `swap`: arm `arm` answers the hop. `repair`: later hops are given gold. `inject`: later hops are given `value`
     (None: nothing readable) instead of what the hop stated, a fault of kind `fault`. `premise` is the id of the premise
-    that is given, the last one of the hop by default.
+    that is given; None is the last one of the hop.
     """
 
     kind: Literal["swap", "repair", "inject"]
@@ -65,6 +65,11 @@ class Change(Record):
     premise: str | None = None
     value: Value | None = None
     fault: FaultKind | None = None
+
+    @property
+    def name(self) -> str:
+        """`swap@hop_007`, `repair@answer:s3` where one premise of several is meant."""
+        return f"{self.kind}@{self.hop_id}" + (f":{self.premise}" if self.premise else "")
 
 
 class Replay(Record):
@@ -83,5 +88,5 @@ class Replay(Record):
 
     @property
     def name(self) -> str:
-        """`swap@hop_007`, several changes joined by `+`."""
-        return "+".join(f"{change.kind}@{change.hop_id}" for change in self.changes)
+        """The names of the changes, joined by `+`."""
+        return "+".join(change.name for change in self.changes)

@@ -17,6 +17,7 @@ from qtrap_agents.store import Journal, RunDirectory
 from qtrap_agents.types import Record
 
 Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,16 @@ class Bench:
 
     @classmethod
     def set_up(cls, run: RunDirectory, progress: Progress) -> "Bench":
-        """Load suites, workflow and arms of the run as `qtrap run` does. Raises QtrapError where one is no longer there."""
-        return cls(run, prepare(run.config), progress)
+        """Load suites and workflow of the run as `qtrap run` does; an arm is looked for when it is served.
+
+        Raises:
+            QtrapError: a suite or the workflow is no longer there.
+        """
+        return cls(run, prepare(run.config.model_copy(update={"arms": ()})), progress)
 
     def arm(self, name: str) -> ArmConfig:
         """The configuration of an arm. Raises ConfigError."""
-        arms = {arm.name: arm for arm in self.plan.config.arms}
+        arms = {arm.name: arm for arm in self.run.config.arms}
         if name not in arms:
             raise ConfigError(f"{self.run.path}: {unknown('arm', name, arms)}")
         return arms[name]
@@ -58,18 +63,30 @@ class Bench:
             ArmError: the arm cannot be served or died; what is stored stays, and the next call does the rest.
             StoreError: nothing more can be written.
         """
-        if not jobs:
-            return
+        if jobs:
+            with Journal(journal) as lines:
+                await self.work_off(arm, title, journal.with_suffix(".log"), jobs, work, lines.append, concurrency)
+
+    async def work_off(
+        self,
+        arm: str,
+        title: str,
+        log: Path,
+        jobs: Sequence[Job],
+        work: Callable[[Backend, Job], Awaitable[Result]],
+        store: Callable[[Result], None],
+        concurrency: int | None = None,
+    ) -> None:
+        """The same with results that `store` puts away."""
         self.progress.starting(title)
         begun = perf_counter()
-        with Journal(journal) as lines:
-            async with open_arm(self.arm(arm), self.plan.config.engine, journal.with_suffix(".log")) as backend:
-                self.progress.ready(title, perf_counter() - begun, len(jobs), 0)
+        async with open_arm(self.arm(arm), self.plan.config.engine, log) as backend:
+            self.progress.ready(title, perf_counter() - begun, len(jobs), 0)
 
-                async def one(job: Job) -> Record:
-                    return await work(backend, job)
+            async def one(job: Job) -> Result:
+                return await work(backend, job)
 
-                async with aclosing(in_flight(one, jobs, concurrency or self.plan.config.concurrency)) as results:
-                    async for result in results:
-                        lines.append(result)
-                        self.progress.advance(title, failed=False)
+            async with aclosing(in_flight(one, jobs, concurrency or self.plan.config.concurrency)) as results:
+                async for result in results:
+                    store(result)
+                    self.progress.advance(title, failed=False)

@@ -1,0 +1,140 @@
+"""A recorded chain that goes on from a changed hop: the director of a replay, and how a replay is run.
+
+The graph of the workflow runs with the recorded state: a hop that is asked in the recorded words is the recorded hop and
+is never generated again, so upstream of a change nothing is re-rolled, and downstream of it only what the change reaches.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from qtrap_agents.backends.base import Backend
+from qtrap_agents.errors import CompletionError
+from qtrap_agents.evidence import Change, Replay
+from qtrap_agents.premises import parse_steps, parse_value
+from qtrap_agents.runner import Plan, as_trace
+from qtrap_agents.semantics import same_value
+from qtrap_agents.suites.catalog import Suite
+from qtrap_agents.types import Completion, Hop, Message, Premise, Sampling, Task, Trace, Value
+from qtrap_agents.workflows.drive import drive
+from qtrap_agents.workflows.hop import Answer, Context
+
+
+@dataclass(frozen=True)
+class Known:
+    """An answer that need not be generated: the words of the hop and what was answered to them."""
+
+    messages: tuple[Message, ...]
+    completion: Completion
+
+
+class Branch:
+    """The director of one replay.
+
+    Args:
+        backend: answers what nobody has answered yet.
+        recorded: the hops of the chain that is branched.
+        changes: what is different, by hop id.
+        swapped: the answers of the hops that another arm answers, by hop id.
+        known: further answers of the arm, by hop id.
+        gold: values that repaired premises take, by premise id.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        recorded: Iterable[Hop],
+        changes: Iterable[Change],
+        swapped: Mapping[str, Known],
+        known: Mapping[str, Known],
+        gold: Mapping[str, Value],
+    ) -> None:
+        self._backend = backend
+        self._recorded = {hop.id: hop for hop in recorded}
+        self._changes = {change.hop_id: change for change in changes}
+        self._swapped, self._known, self._gold = swapped, known, gold
+        self.generated = 0
+
+    async def answer(self, hop_id: str, messages: tuple[Message, ...], sampling: Sampling) -> Answer:
+        """The swapped, recorded or known answer, or a new one. Errors as in `Backend.complete`."""
+        change = self._changes.get(hop_id)
+        if change is not None and change.kind == "swap":
+            answer = self._swapped[hop_id]
+            if answer.messages != messages:
+                raise CompletionError(f"hop '{hop_id}' is asked in other words than those that arm '{change.arm}' answered")
+            return Answer(answer.completion, time.time(), arm=change.arm)
+        if (hop := self._same(hop_id, messages)) is not None:
+            return Answer(hop.completion, hop.started_at, hop.arm)
+        started = time.time()
+        if (known := self._known.get(hop_id)) is not None and known.messages == messages:
+            return Answer(known.completion, started)
+        self.generated += 1
+        return Answer(await self._backend.complete(messages, sampling), started)
+
+    def rewrite(self, hop: Hop) -> Hop:
+        """The recorded hop itself where nothing changed before it; a repaired or spoilt premise where that is the change."""
+        change = self._changes.get(hop.id)
+        if change is None:
+            return self._same(hop.id, hop.messages) or hop
+        if change.kind == "swap" or not hop.premises:
+            return hop
+        wanted = change.premise or hop.premises[-1].id
+        given = tuple(self._given(premise, change) if premise.id == wanted else premise for premise in hop.premises)
+        return hop.model_copy(update={"premises": given, "replaced": hop.premises})
+
+    def _given(self, premise: Premise, change: Change) -> Premise:
+        value = self._gold[premise.id] if change.kind == "repair" else change.value
+        return premise.model_copy(update={"value": value, "text": "" if value is None else str(value)})
+
+    def _same(self, hop_id: str, messages: tuple[Message, ...]) -> Hop | None:
+        hop = self._recorded.get(hop_id)
+        return hop if hop is not None and hop.messages == messages else None
+
+
+async def replay(
+    plan: Plan,
+    backend: Backend,
+    task: Task,
+    recorded: Trace,
+    arm: str,
+    changes: Sequence[Change],
+    swapped: Mapping[str, Known] | None = None,
+    known: Mapping[str, Known] | None = None,
+    source: str | None = None,
+) -> Replay:
+    """Let a recorded chain go on from its changes, on `arm`, which `backend` serves.
+
+    Raises:
+        ArmDied: the arm is gone.
+    """
+    gold = {premise.id: premise.value for premise in task.premises}
+    director = Branch(backend, recorded.hops, changes, swapped or {}, known or {}, gold)
+    context = Context(backend=backend, suite=plan.suites[task.suite], sampling=plan.config.sampling, director=director)
+    begun = time.perf_counter()
+    course = await drive(plan.graph_for, task, context)
+    trace = as_trace(recorded.run_id, plan.config, arm, 1, task, course, time.perf_counter() - begun)
+    result = Replay(
+        task_id=task.id,
+        seed=task.seed,
+        source=source or recorded.arm,
+        changes=tuple(changes),
+        generated=director.generated,
+        trace=trace,
+    )
+    return result.model_copy(update={"trace": trace.model_copy(update={"id": f"{trace.id}/{result.name}"})})
+
+
+def premises_of(hop: Hop, completion: Completion, suite: Suite) -> tuple[Premise, ...]:
+    """What the same hop states with another completion: read as its node reads it, one value or a list of steps."""
+    if len(hop.premises) != 1:
+        return tuple(parse_steps(completion.text, suite.parser))
+    (premise,) = hop.premises
+    return (premise.model_copy(update={"text": completion.text, "value": parse_value(completion.text, suite.parser)}),)
+
+
+def states_the_same(left: Iterable[Premise], right: Iterable[Premise]) -> bool:
+    """True where both state the same premises with the same values; nothing readable is equal to nothing readable."""
+    ours, theirs = ({premise.id: premise.value for premise in side} for side in (left, right))
+    return ours.keys() == theirs.keys() and all(
+        value is theirs[name] is None or same_value(value, theirs[name]) for name, value in ours.items()
+    )
