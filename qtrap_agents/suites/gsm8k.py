@@ -65,6 +65,9 @@ class _Unparsed(Exception):
     """This problem has no premise DAG; the message is the reason."""
 
 
+KINDS = {"+": "plus", "-": "minus", "*": "times", "/": "divided"}
+
+
 class _Step(NamedTuple):
     """One equation: `tokens` give `value`, and `blank` is the span of that value in `sentence`.
 
@@ -413,6 +416,7 @@ def _premises(steps: Sequence[_Step], given: set[int | float]) -> list[GoldPremi
                 depends_on=parents,
                 rule=_rule(step, operands),
                 instruction=_instruction(step, operands),
+                kind=_kind(step),
             )
         )
     return premises
@@ -438,6 +442,12 @@ def _rule(step: _Step, operands: Sequence[_Operand]) -> str:
     rule = _formula(parts)
     value = _evaluate(step.tokens)
     return rule if same_value(value, step.value) else f"round({rule}, {step.decimals})"
+
+
+def _kind(step: _Step) -> str:
+    """`plus`, `minus`, `times` or `divided`; `several` operators, or `none`."""
+    found = {KINDS[token] for token in step.tokens if token in KINDS}
+    return next(iter(found)) if len(found) == 1 else "several" if found else "none"
 
 
 def _instruction(step: _Step, operands: Sequence[_Operand]) -> str:

@@ -8,7 +8,8 @@ Of a premise, `id` (lower case) and `value` are needed; the last one states the 
 children. `rule` is an expression over the ids in `depends_on` (see `qtrap_agents.semantics`); without one, a wrong
 value cannot be told to be inherited. `instruction` is what the hop is told, with `{s1}` where the value of `s1`
 goes. Without one it is made: from `text` with the value blanked out (`She earns ___ dollars.`), else from the rule
-(`{s1} * 2 =`), and parents it does not mention are put before it.
+(`{s1} * 2 =`), and parents it does not mention are put before it. `kind` is the sort of step, any word: reports count
+causal hops by it.
 """
 
 import json
@@ -37,6 +38,7 @@ class _PremiseRow(Record):
     depends_on: tuple[str, ...] = ()
     rule: str | None = None
     instruction: str | None = None
+    kind: str = ""
 
 
 class _TaskRow(Record):
@@ -122,6 +124,7 @@ def _premise(row: _PremiseRow, where: str) -> GoldPremise:
         depends_on=row.depends_on,
         rule=row.rule,
         instruction=instruction,
+        kind=row.kind,
     )
 
 

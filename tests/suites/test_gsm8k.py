@@ -57,6 +57,12 @@ def rules(task: Task) -> list[str | None]:
     return [premise.rule for premise in task.premises]
 
 
+def test_steps_are_of_kinds(tmp_path: Path) -> None:
+    tasks = parse(tmp_path, EGGS, HOUSE, FRACTIONS)
+    kinds = [[premise.kind for premise in task.premises] for task in tasks]
+    assert kinds == [["minus", "times"], ["plus", "times", "plus", "minus"], ["several", "times", "several"]]
+
+
 def solution(*lines: str) -> tuple[str, str]:
     return "How many?", "\n".join(lines)
 

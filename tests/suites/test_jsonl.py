@@ -9,7 +9,7 @@ import pytest
 from qtrap_agents.errors import SuiteError
 from qtrap_agents.suites.jsonl import read_jsonl
 
-S1 = {"id": "s1", "value": 9, "rule": "16 - 3 - 4", "instruction": "16 - 3 - 4 ="}
+S1 = {"id": "s1", "value": 9, "rule": "16 - 3 - 4", "instruction": "16 - 3 - 4 =", "kind": "minus"}
 S2 = {"id": "s2", "value": 18, "depends_on": ["s1"], "rule": "s1 * 2", "text": "She earns 18 dollars, 180 a week and 18.5 no."}
 
 
@@ -33,6 +33,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         tmp_path, "\ufeff" + json.dumps(row(metadata={"level": 2})), "", row(id="t2", premises=[S1 | {"value": 9.0}, S2]), ""
     )
     first, second = read_jsonl(path, "mine", "int")
+    assert [premise.kind for premise in first.premises] == ["minus", ""]
     assert (first.id, first.suite, first.depth, first.answer, first.metadata) == ("t1", "mine", 2, 18, {"level": 2})
     assert first.premise("s1").text == "s1 = 9"
     assert second.premise("s1").value == 9

@@ -11,7 +11,7 @@ from qtrap_agents.premises import parse_value
 from qtrap_agents.semantics import check_task, consequence
 from qtrap_agents.suites import arith, lookup, program, relate, track
 from qtrap_agents.types import Task, Value
-from qtrap_agents.world import OBJECTS, entities
+from qtrap_agents.world import OBJECTS, RELATIONS, entities
 
 FAMILIES: dict[str, Callable[[str, int, int, int, dict[str, Value]], Task]] = {
     "arith": arith.generate,
@@ -41,6 +41,22 @@ def test_every_task_is_sound(name: str, depth: int, seed: int, index: int) -> No
     assert task.premises[-1].value == task.answer
     assert task == draw(name, depth, seed, index)
     assert Task.model_validate_json(task.model_dump_json()) == task
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("arith", {"plus", "minus", "times"}),
+        ("program", {"plus", "minus", "times", "max", "min"}),
+        ("track", {"swap", "rotate", "flip"}),
+        ("lookup", {"lookup"}),
+        ("relate", set(RELATIONS)),
+    ],
+)
+def test_steps_are_of_kinds(name: str, kinds: set[str]) -> None:
+    premises = draw(name, 600).premises
+    assert {premise.kind for premise in premises} == kinds
+    assert all(premise.kind in premise.instruction or name in ("arith", "lookup") for premise in premises)
 
 
 @given(family, depth, seed)
