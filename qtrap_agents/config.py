@@ -14,6 +14,9 @@ Model = TypeVar("Model", bound=Record)
 
 BACKENDS = ("auto", "vllm", "transformers", "scripted")
 
+AGAIN = "+again"
+"""What the name of the baseline gets where it is served a second time; no other arm can be called so."""
+
 
 class ArmConfig(Record):
     """One way of serving the model. Precision is data: it follows from the checkpoint.
@@ -98,6 +101,8 @@ class RunConfig(Record):
     """Everything that decides a run: suites × depths × seeds × arms, one workflow.
 
     `tasks_per_depth` tasks are drawn for each suite, depth and seed. Every arm gets the same tasks and sampling.
+    `noise_floor` serves the baseline a second time where there is an arm to compare it with: in a fresh process and in
+    other batches, to see which differences noise alone makes.
     """
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -111,6 +116,7 @@ class RunConfig(Record):
     concurrency: int = Field(default=128, ge=1)
     sampling: SamplingConfig = SamplingConfig()
     engine: EngineConfig = EngineConfig()
+    noise_floor: bool = True
     energy: Literal["auto", "none"] = "auto"
     out: str = "traces"
 
@@ -158,6 +164,17 @@ class RunConfig(Record):
     def baseline_arm(self) -> str:
         """The arm that the others are compared with: `baseline`, else the first one."""
         return self.baseline or self.arms[0].name
+
+    @property
+    def again_arm(self) -> str | None:
+        """Name of the arm that is the baseline served a second time, such as `fp16+again`; None where there is none."""
+        return self.baseline_arm + AGAIN if self.noise_floor and len(self.arms) > 1 else None
+
+    @property
+    def served_arms(self) -> tuple[ArmConfig, ...]:
+        """The arms in the order in which they are served, the second serving of the baseline last."""
+        again = (arm.model_copy(update={"name": self.again_arm}) for arm in self.arms if arm.name == self.baseline_arm)
+        return (*self.arms, *again) if self.again_arm is not None else self.arms
 
 
 def load_yaml(path: Path, model: type[Model]) -> Model:

@@ -15,7 +15,9 @@ word. A first line of several different numbers and nothing else states no value
 """
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from qtrap_agents.semantics import RuleError, normalise
 from qtrap_agents.types import Premise, Value
@@ -48,6 +50,32 @@ _STEP = re.compile(
 )
 
 
+class _Part(NamedTuple):
+    """A part of a text and the place in it where the part begins."""
+
+    text: str
+    start: int = 0
+
+    def part(self, start: int, end: int | None = None) -> "_Part":
+        return _Part(self.text[start:end], self.start + start)
+
+    def strip(self, marks: str | None = None) -> "_Part":
+        rest = self.text.lstrip(marks)
+        return _Part(rest.rstrip(marks), self.start + len(self.text) - len(rest))
+
+    def first_line(self) -> "_Part":
+        stripped = self.strip()
+        return _Part(stripped.text.partition("\n")[0].rstrip(), stripped.start)
+
+
+class _Found(NamedTuple):
+    """A value and where it stands."""
+
+    value: Value
+    start: int
+    end: int
+
+
 def parse_value(text: str, parser: str) -> Value | None:
     """The value that a completion states, normalised, or None where it states none.
 
@@ -58,17 +86,26 @@ def parse_value(text: str, parser: str) -> Value | None:
     Raises:
         ValueError: there is no such parser; nothing in `text` makes it raise.
     """
-    kind, _, count = parser.partition(":")
-    if kind in ("int", "number"):
-        value = _stated_number(text)
-        return None if kind == "int" and isinstance(value, float) else value
-    if kind == "word":
-        return _stated_word(text)
-    if kind == "words":
-        return _stated_row(text, int(count) if count else None)
-    if kind == "text":
-        return _text(text.strip(_MARKS))
-    raise ValueError(f"unknown value parser '{parser}': known are int, number, word, words, words:<count>, text")
+    found = _stated(_Part(text), parser)
+    return found.value if found else None
+
+
+def value_span(text: str, value: Value, parser: str) -> tuple[int, int] | None:
+    """Where in a completion, or in one statement of `parse_steps`, the value stands that was parsed from it.
+
+    Returns:
+        Start and end as offsets in characters (`text[start:end]` is the value as it was written, a `$` or a sign
+        included), or None where the parser reads another value from this text.
+
+    Raises:
+        ValueError: there is no such parser.
+    """
+    step = _STEP.match(text)
+    for start in (0, step.end()) if step else (0,):
+        found = _stated(_Part(text[start:], start), parser)
+        if found is not None and found.value == value:
+            return found.start, found.end
+    return None
 
 
 def parse_steps(text: str, parser: str) -> list[Premise]:
@@ -112,66 +149,111 @@ def _mentioned(text: str, name: str, found: dict[str, Premise]) -> tuple[str, ..
     return tuple(dict.fromkeys(word for word in words if word in found and word != name))
 
 
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0].strip()
+def _stated(whole: _Part, parser: str) -> _Found | None:
+    kind, _, count = parser.partition(":")
+    if kind in ("int", "number"):
+        found = _stated_number(whole)
+        return None if found and kind == "int" and isinstance(found.value, float) else found
+    if kind == "word":
+        return _stated_word(whole)
+    if kind == "words":
+        return _stated_row(whole, int(count) if count else None)
+    if kind == "text":
+        return _text(whole.strip(_MARKS))
+    raise ValueError(f"unknown value parser '{parser}': known are int, number, word, words, words:<count>, text")
 
 
-def _marked(text: str) -> Iterator[str]:
+def _marked(whole: _Part) -> Iterator[_Part]:
     """What stands behind the marks of an answer, most trusted first, each up to the end of its line."""
-    boxed = [match[1] for match in _BOXED.finditer(text)]
-    yield from boxed[-1:]
+    text = whole.text
+    for boxed in deque(_BOXED.finditer(text), maxlen=1):
+        yield whole.part(*boxed.span(1))
     if "####" in text:
-        yield _first_line(text.rpartition("####")[2])
-    ends = [match.end() for match in _ANSWER.finditer(text)]
-    if ends:
-        yield _first_line(text[ends[-1] :])
+        yield whole.part(text.rindex("####") + 4).first_line()
+    for answer in deque(_ANSWER.finditer(text), maxlen=1):
+        yield whole.part(answer.end()).first_line()
     equals = max(text.rfind("="), text.rfind("≡"))
     if equals >= 0:
-        yield _first_line(text[equals + 1 :])
+        yield whole.part(equals + 1).first_line()
 
 
-def _stated_number(text: str) -> int | float | None:
-    text = _MODULUS.sub("", text)
-    first = _first_line(text)
-    if not re.search(r"[^\W\d_]|[=≡+*{]", FRACTION.sub("", first)):
-        values = {to_number(number) for number in FRACTION.findall(first)}
+def _stated_number(whole: _Part) -> _Found | None:
+    """Read without `mod 1000`; the place found is given in the text as it was."""
+    short = _MODULUS.sub("", whole.text)
+    found = _plain_number(_Part(short, whole.start))
+    if found is None or len(short) == len(whole.text):
+        return found
+    cuts = [match.span() for match in _MODULUS.finditer(whole.text)]
+    start, end = (_with_cuts(place - whole.start, cuts) for place in (found.start, found.end - 1))
+    return _Found(found.value, whole.start + start, whole.start + end + 1)
+
+
+def _with_cuts(place: int, cuts: Sequence[tuple[int, int]]) -> int:
+    """A place in a shortened text as a place in the whole text, from which `cuts` were left out."""
+    for start, end in cuts:
+        if start > place:
+            break
+        place += end - start
+    return place
+
+
+def _plain_number(whole: _Part) -> _Found | None:
+    first = whole.first_line()
+    if not re.search(r"[^\W\d_]|[=≡+*{]", FRACTION.sub("", first.text)):
+        values = {to_number(number) for number in FRACTION.findall(first.text)}
         if values:
-            return values.pop() if len(values) == 1 else None
-    for segment in _marked(text):
-        match = FRACTION.search(segment)
+            return _number(first, FRACTION.search(first.text)) if len(values) == 1 else None
+    for segment in _marked(whole):
+        match = FRACTION.search(segment.text)
         if match:
-            return to_number(match[0])
-    numbers = FRACTION.findall(text)
-    return to_number(numbers[-1]) if numbers else None
+            return _number(segment, match)
+    return _number(whole, *deque(FRACTION.finditer(whole.text), maxlen=1))
 
 
-def _stated_word(text: str) -> str | None:
-    words = _words(_first_line(text))
-    if len(words) == 1:
-        return words[0]
-    emphasised = ["".join(groups) for groups in _EMPHASISED.findall(text)]
-    for segment in (*_marked(text), *emphasised[-1:]):
-        clause = _words(re.split(r"[.,;:!?(\n]", segment.strip(_MARKS), maxsplit=1)[0])
-        if clause:
-            return clause[-1]
-    everything = _words(text)
-    return everything[-1] if everything else None
+def _number(part: _Part, match: re.Match[str] | None = None) -> _Found | None:
+    value = to_number(match[0]) if match else None
+    return None if match is None or value is None else _Found(value, part.start + match.start(), part.start + match.end())
 
 
-def _stated_row(text: str, count: int | None) -> str | None:
-    first, last = _first_line(text), text.strip().rpartition("\n")[2]
-    marked = list(_marked(text))
-    behind = [line.rpartition(mark)[2] for line in (first, last) for mark in (":", " is ", " are ") if mark in line]
-    rows = [_words(segment) for segment in (first, *marked, *behind, last)]
-    fitting = [row for row in rows if len(row) == count]
-    default = _words([*marked, *behind, first][0])
-    return " ".join(fitting[0] if fitting else default) or None
+def _stated_word(whole: _Part) -> _Found | None:
+    first = whole.first_line()
+    if len(_words(first.text)) == 1:
+        return _row(first)
+    emphasised = [match.span(match.lastindex or 0) for match in deque(_EMPHASISED.finditer(whole.text), maxlen=1)]
+    for segment in (*_marked(whole), *(whole.part(*span) for span in emphasised)):
+        stripped = segment.strip(_MARKS)
+        clause = stripped.part(0, len(re.split(r"[.,;:!?(\n]", stripped.text, maxsplit=1)[0]))
+        if _words(clause.text):
+            return _row(clause, last=1)
+    return _row(whole, last=1)
+
+
+def _stated_row(whole: _Part, count: int | None) -> _Found | None:
+    stripped = whole.strip()
+    first, last = stripped.first_line(), stripped.part(stripped.text.rfind("\n") + 1)
+    marked = list(_marked(whole))
+    marks = (":", " is ", " are ")
+    behind = [line.part(line.text.rindex(mark) + len(mark)) for line in (first, last) for mark in marks if mark in line.text]
+    segments = (first, *marked, *behind, last)
+    default = [*marked, *behind, first][0]
+    return _row(next((segment for segment in segments if len(_words(segment.text)) == count), default))
 
 
 def _words(text: str) -> list[str]:
-    words = (word.strip("_").casefold() for word in _WORD.findall(text))
+    words = (word.strip("_") for word in _WORD.findall(text))
     return [word for word in words if word]
 
 
-def _text(text: str) -> str | None:
-    return " ".join(text.split()).casefold() or None
+def _row(part: _Part, last: int | None = None) -> _Found | None:
+    """All words of a part, or the last so many."""
+    places = (part.part(*match.span()).strip("_") for match in _WORD.finditer(part.text))
+    words = deque((word for word in places if word.text), maxlen=last)
+    if not words:
+        return None
+    text = " ".join(word.text.casefold() for word in words)
+    return _Found(text, words[0].start, words[-1].start + len(words[-1].text))
+
+
+def _text(part: _Part) -> _Found | None:
+    text = " ".join(part.text.split()).casefold()
+    return _Found(text, part.start, part.start + len(part.text)) if text else None

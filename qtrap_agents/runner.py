@@ -1,17 +1,19 @@
 """Suite × workflow × arm → stored traces.
 
 Arms run one after the other, each served by its own process; within an arm `concurrency` tasks are in flight. A trace
-is stored as soon as its task ends, so whatever stops the run loses only the tasks in flight.
+is stored as soon as its task ends, so whatever stops the run loses only the tasks in flight. Last comes the baseline once
+more (A/A), its tasks in another order and another number of them in flight: the noise floor.
 """
 
 import asyncio
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from qtrap_agents.backends.factory import open_arm, resolve_backend, resolve_checkpoint
 from qtrap_agents.backends.scripted import load_script
@@ -97,16 +99,35 @@ async def execute(run: RunDirectory, plan: Plan, progress: Progress) -> None:
     stop_on_sigterm()
     for note in dict.fromkeys(note for arm in plan.config.arms if (note := resolve_backend(arm)[1])):
         progress.note(note)
-    for arm in plan.config.arms:
+    for arm in plan.config.served_arms:
+        order = batches(plan.config, arm.name, tasks)
         with ArmWriter(run, arm.name) as writer:
-            todo = [task for task in tasks if task.id not in writer.done]
-            if todo:
+            todo = Batches([task for task in order.tasks if task.id not in writer.done], order.concurrency)
+            if todo.tasks:
                 await _run_arm(run, plan, arm, writer, todo, progress)
 
 
-async def _run_arm(
-    run: RunDirectory, plan: Plan, arm: ArmConfig, writer: ArmWriter, todo: Sequence[Task], progress: Progress
-) -> None:
+class Batches(NamedTuple):
+    """Tasks in the order in which they are begun, and how many of them are in flight: what shares a batch follows from it."""
+
+    tasks: Sequence[Task]
+    concurrency: int
+
+
+def batches(config: RunConfig, arm: str, tasks: Sequence[Task]) -> Batches:
+    """As the configuration says; for the second serving of the baseline, shuffled and with a quarter fewer at work.
+
+    The quarter is taken of what can be at work at once. With a single task in flight it is two, so that the batches are
+    other ones in any case. The order is always the same.
+    """
+    if arm != config.again_arm:
+        return Batches(tasks, config.concurrency)
+    at_once = min(config.concurrency, config.engine.max_num_seqs, len(tasks))
+    fewer = at_once - max(1, at_once // 4)
+    return Batches(random.Random(arm).sample(tasks, len(tasks)), fewer or 2)
+
+
+async def _run_arm(run: RunDirectory, plan: Plan, arm: ArmConfig, writer: ArmWriter, todo: Batches, progress: Progress) -> None:
     writer.event(AttemptEvent(attempt=writer.attempt, event="start", at=time.time()))
     progress.starting(arm.name)
     begun = time.perf_counter()
@@ -114,7 +135,7 @@ async def _run_arm(
         startup_s = time.perf_counter() - begun
         writer.identity(backend.identity)
         writer.event(AttemptEvent(attempt=writer.attempt, event="ready", at=time.time(), startup_s=startup_s))
-        progress.ready(arm.name, startup_s, len(todo) + len(writer.done), len(writer.done))
+        progress.ready(arm.name, startup_s, len(todo.tasks) + len(writer.done), len(writer.done))
         meter = open_meter(plan.config.energy, on_gpu=(backend.identity.device or "").startswith("cuda"))
 
         async def trace_of(task: Task) -> Trace:
@@ -124,7 +145,7 @@ async def _run_arm(
             return as_trace(run.id, plan.config, arm.name, writer.attempt, task, course, time.perf_counter() - begun)
 
         with _window(writer, meter):
-            async with aclosing(in_flight(trace_of, todo, plan.config.concurrency)) as traces:
+            async with aclosing(in_flight(trace_of, todo.tasks, todo.concurrency)) as traces:
                 async for trace in traces:
                     writer.trace(trace)
                     progress.advance(arm.name, trace.error is not None)

@@ -7,6 +7,7 @@ parents. They are evaluated by `simpleeval` (no attribute access, no imports, bo
 
 import ast
 import math
+import threading
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -43,9 +44,11 @@ def normalise(value: object) -> Value:
 
 def same_value(left: Value | None, right: Value | None) -> bool:
     """Equality of two normalised values: whole numbers and text exactly, others up to rounding (1e-6 relative)."""
+    if left == right:
+        return left is not None
     if isinstance(left, float) or isinstance(right, float):
         return isinstance(left, int | float) and isinstance(right, int | float) and _close(left, right)
-    return left is not None and left == right
+    return False
 
 
 def _close(left: float, right: float) -> bool:
@@ -84,6 +87,22 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+class _Evaluator(threading.local):
+    """One for each thread: it holds the names it works on, and building one takes longer than most rules."""
+
+    def __init__(self) -> None:
+        self._rules = simpleeval.EvalWithCompoundTypes(functions=dict(FUNCTIONS))
+        self._rules.nodes.pop(ast.Attribute)
+
+    def value(self, rule: str, names: Mapping[str, Value]) -> object:
+        self._rules.names = dict(names)
+        value: object = self._rules.eval(rule, previously_parsed=_parse(rule))
+        return value
+
+
+_EVALUATOR = _Evaluator()
+
+
 @lru_cache(maxsize=4096)
 def _parse(rule: str) -> Any:
     return simpleeval.EvalWithCompoundTypes.parse(rule)
@@ -95,10 +114,8 @@ def execute(rule: str, parents: Mapping[str, Value]) -> Value:
     Raises:
         RuleError: the rule is malformed or has no value here.
     """
-    evaluator = simpleeval.EvalWithCompoundTypes(functions=FUNCTIONS, names=dict(parents))
-    evaluator.nodes.pop(ast.Attribute)
     try:
-        return normalise(evaluator.eval(rule, previously_parsed=_parse(rule)))
+        return normalise(_EVALUATOR.value(rule, parents))
     except RuleError:
         raise
     except Exception as error:  # any failure inside a user's expression means the same: no value

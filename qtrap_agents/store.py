@@ -8,6 +8,7 @@
         attempts.jsonl  start, ready and end of every attempt: times, energy window
         traces.jsonl    one trace a line
         server.log      output of the process that served the arm
+    arms/<baseline>+again/    the baseline served a second time: the noise floor
     arms/<arm>/scores.jsonl, replays/, faults/    experiments on the stored traces, see `qtrap_agents.evidence`
 
 Only whole lines count: a line cut off by a kill is removed before the next one is written, so a resumed run repeats
@@ -19,17 +20,19 @@ import json
 import os
 import re
 import time
+import weakref
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import IO, Any, Generic, Literal, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from qtrap_agents.config import RunConfig, load_yaml
 from qtrap_agents.errors import StoreError
-from qtrap_agents.types import ArmIdentity, Record, Task, Trace
+from qtrap_agents.types import ArmIdentity, Completion, Hop, Message, Premise, Record, Task, TokenLogprob, Trace
 
 CONFIG, ENVIRONMENT, TASKS = "run.yaml", "environment.json", "tasks.jsonl"
 
@@ -67,6 +70,57 @@ class ArmTotals(Record):
     meter: str | None
 
 
+def _not_read(default: object) -> Any:
+    """A field that keeps its default: no line has its alias."""
+    return Field(default=default, validation_alias="-")
+
+
+class _CompletionOutline(Completion, extra="ignore"):
+    text: str = _not_read("")
+    token_ids: tuple[int, ...] = _not_read(())
+    finish_reason: str = _not_read("")
+    latency_s: float = _not_read(0.0)
+    ttft_s: float | None = _not_read(None)
+    logprobs: tuple[TokenLogprob, ...] | None = _not_read(None)
+
+
+class _PremiseOutline(Premise, extra="ignore"):
+    text: str = _not_read("")
+    depends_on: tuple[str, ...] = _not_read(())
+
+
+class _HopOutline(Hop, extra="ignore"):
+    node: str = _not_read("")
+    parents: tuple[str, ...] = _not_read(())
+    messages: tuple[Message, ...] = _not_read(())
+    completion: _CompletionOutline
+    premises: tuple[_PremiseOutline, ...] = ()
+    arm: str | None = _not_read(None)
+    replaced: tuple[Premise, ...] = _not_read(())
+
+
+class _Outline(Trace):
+    """A trace of which only what is counted was read."""
+
+    hops: tuple[_HopOutline, ...] = ()
+
+
+class LastSeen:
+    """When every attempt of an arm was last seen at work, noted while its traces pass by.
+
+    `ends` maps an attempt to the end of its last trace (Unix time in seconds); attempts without any hop are not in it.
+    """
+
+    def __init__(self) -> None:
+        self.ends: dict[int, float] = {}
+
+    def note(self, trace: Trace) -> None:
+        """Take one more trace into account."""
+        if trace.hops:
+            end = trace.hops[0].started_at + trace.measurement.duration_s
+            self.ends[trace.attempt] = max(self.ends.get(trace.attempt, 0.0), end)
+
+
 class RunDirectory:
     """A run on disk. Create one with `create`, read one with `open`."""
 
@@ -81,7 +135,7 @@ class RunDirectory:
             path = _new_directory(parent, f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
             _write(path / TASKS, "".join(f"{task.model_dump_json()}\n" for task in tasks))
             _write(path / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
-            _write(path / CONFIG, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+            _write(path / CONFIG, _as_yaml(config))
         except OSError as error:
             raise cannot_write(parent, error) from error
         return cls(path, config)
@@ -92,6 +146,14 @@ class RunDirectory:
         if not (path / CONFIG).is_file():
             raise StoreError(f"{path}: not a run directory (no {CONFIG}); `qtrap list runs` shows the runs")
         return cls(path, load_yaml(path / CONFIG, RunConfig))
+
+    def reconfigured(self, config: RunConfig) -> "RunDirectory":
+        """The run under another configuration, which replaces the one that was written down. Raises StoreError."""
+        try:
+            _write(self.path / CONFIG, _as_yaml(config))
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        return RunDirectory(self.path, config)
 
     @property
     def id(self) -> str:
@@ -142,6 +204,10 @@ class RunDirectory:
         """Stored traces of an arm, one at a time."""
         return read_lines(self.arm_path(arm) / "traces.jsonl", Trace)
 
+    def outlines(self, arm: str) -> Iterator[Trace]:
+        """The same without any text: values, scores, tokens counted and times, in about half the time."""
+        return read_lines(self.arm_path(arm) / "traces.jsonl", _Outline)
+
     def identity(self, arm: str) -> ArmIdentity | None:
         """What was served, or None where the arm never became ready."""
         path = self.arm_path(arm) / "identity.json"
@@ -154,14 +220,13 @@ class RunDirectory:
         """All events of an arm."""
         return list(read_lines(self.arm_path(arm) / "attempts.jsonl", AttemptEvent))
 
-    def totals(self, arm: str) -> ArmTotals:
-        """Times and energy of all attempts of an arm."""
-        last_seen: dict[int, float] = {}
-        for trace in self.traces(arm):
-            if trace.hops:
-                end = trace.hops[0].started_at + trace.measurement.duration_s
-                last_seen[trace.attempt] = max(last_seen.get(trace.attempt, 0.0), end)
-        return _totals(self.attempts(arm), last_seen)
+    def totals(self, arm: str, seen: "LastSeen | None" = None) -> ArmTotals:
+        """Times and energy of all attempts of an arm. Its traces are read, unless `seen` has watched all of them."""
+        if seen is None:
+            seen = LastSeen()
+            for trace in self.outlines(arm):
+                seen.note(trace)
+        return _totals(self.attempts(arm), seen.ends)
 
 
 class ArmWriter:
@@ -225,45 +290,85 @@ class Journal:
         self._lines.append(record)
 
 
-class Lines(Mapping[str, Row]):
-    """Random access to a JSONL file by one of its text fields; of several lines with one value the last counts.
+class _Places(Generic[Row]):
+    """The places of the lines of a JSONL file, by one of its text fields.
 
-    Only the places of the lines are kept in memory, a line is parsed whenever it is asked for. A missing file is empty.
+    Only these are kept in memory, a line is parsed whenever it is asked for. A missing file is empty. The file stays open
+    as long as this object lives, and what is appended to it meanwhile is not seen.
     """
 
     def __init__(self, path: Path, model: type[Row], field: str = "task_id"):
         self.path, self._model = path, model
-        self._places: dict[str, int] = {}
+        self._starts = array("Q", [0])
         if path.is_file():
             with path.open("rb") as file:
                 self._index(file, re.compile(rb'"%s":("(?:[^"\\]|\\.)*")' % field.encode()), field)
+                self._file = os.dup(file.fileno())
+            weakref.finalize(self, os.close, self._file)
 
     def _index(self, file: IO[bytes], pattern: re.Pattern[bytes], field: str) -> None:
-        start = 0
         for number, line in enumerate(file, start=1):
+            self._starts.append(self._starts[-1] + len(line))
             if line.endswith(b"\n"):
                 if (found := pattern.search(line)) is None:
                     raise StoreError(f"{self.path}:{number}: damaged line (no '{field}'); delete that line to go on")
-                self._places[json.loads(found[1])] = start
-            start += len(line)
+                self._keep(json.loads(found[1]), number)
+
+    def _keep(self, key: str, number: int) -> None:
+        raise NotImplementedError
+
+    def _row(self, number: int) -> Row:
+        start, end = self._starts[number - 1 : number + 1]
+        try:
+            return self._model.model_validate_json(os.pread(self._file, end - start, start))
+        except (OSError, ValidationError) as error:
+            raise _damaged(self.path, number, error) from error
+
+
+class Lines(_Places[Row], Mapping[str, Row]):
+    """Random access to a JSONL file by one of its text fields; of several lines with one value the last counts."""
+
+    def __init__(self, path: Path, model: type[Row], field: str = "task_id"):
+        self._numbers: dict[str, int] = {}
+        super().__init__(path, model, field)
+
+    def _keep(self, key: str, number: int) -> None:
+        self._numbers[key] = number
 
     def __getitem__(self, key: str) -> Row:
-        place = self._places[key]
-        try:
-            with self.path.open("rb") as file:
-                file.seek(place)
-                return self._model.model_validate_json(file.readline())
-        except (OSError, ValidationError) as error:
-            raise StoreError(f"{self.path}: damaged line of '{key}' ({_short(error)}); delete that line to go on") from error
+        return self._row(self._numbers[key])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._numbers)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._numbers)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._places
+        return key in self._numbers
+
+
+class Groups(_Places[Row], Mapping[str, tuple[Row, ...]]):
+    """The same with all lines of one value together, in the order of the file."""
+
+    def __init__(self, path: Path, model: type[Row], field: str = "task_id"):
+        self._numbers: dict[str, list[int]] = {}
+        super().__init__(path, model, field)
+
+    def _keep(self, key: str, number: int) -> None:
+        self._numbers.setdefault(key, []).append(number)
+
+    def __getitem__(self, key: str) -> tuple[Row, ...]:
+        return tuple(self._row(number) for number in self._numbers[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._numbers
 
 
 class _LineFile:
@@ -308,7 +413,7 @@ def read_lines(path: Path, model: type[Row]) -> Iterator[Row]:
             try:
                 yield model.model_validate_json(line)
             except ValidationError as error:
-                raise StoreError(f"{path}:{number}: damaged line ({_short(error)}); delete that line to go on") from error
+                raise _damaged(path, number, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> StoreError:
@@ -316,6 +421,10 @@ def cannot_write(path: Path, error: OSError) -> StoreError:
     if error.errno == errno.ENOSPC:
         return StoreError(f"{path}: the disk is full; free some space and resume the run, nothing is lost")
     return StoreError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def _damaged(path: Path, number: int, error: OSError | ValidationError) -> StoreError:
+    return StoreError(f"{path}:{number}: damaged line ({_short(error)}); delete that line to go on")
 
 
 def _new_directory(parent: Path, name: str) -> Path:
@@ -329,6 +438,11 @@ def _new_directory(parent: Path, name: str) -> Path:
             raise
         return path
     raise FileExistsError(errno.EEXIST, f"1000 runs are called {name}")
+
+
+def _as_yaml(config: RunConfig) -> str:
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """Functions that answer for scripted arms (`script: scripts:solve`), and how tests run them."""
 
 import asyncio
+import io
 import os
 import re
 import signal
@@ -9,11 +10,12 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Console
 
 from qtrap_agents.config import RunConfig
 from qtrap_agents.errors import ArmDied, CompletionError
@@ -149,6 +151,7 @@ class Listener:
 def settings(arms: Iterable[str | dict[str, Any]], **changes: Any) -> dict[str, Any]:
     """A small run. An arm is given in full or named like the function of this module that answers for it."""
     common = {"name": "small", "suites": ["arith", "program"], "depths": [2, 4], "tasks_per_depth": 5, "concurrency": 8}
+    common["noise_floor"] = False
     return {**common, "arms": [scripted(arm) if isinstance(arm, str) else arm for arm in arms], **changes}
 
 
@@ -188,6 +191,14 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
     """A configuration file."""
     path.write_text(yaml.safe_dump(dict(content), sort_keys=False), encoding="utf-8")
     return path
+
+
+def printed(render: Callable[[Console], None], width: int = 120) -> str:
+    """What a function prints on a terminal of that width, without colours."""
+    console = Console(width=width, file=io.StringIO())
+    render(console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 def start_qtrap(*arguments: object, cwd: Path) -> "subprocess.Popen[str]":

@@ -255,5 +255,28 @@ def test_a_finished_run_is_resumed_as_it_was_or_not_at_all(tmp_path: Path) -> No
     assert len(list((tmp_path / "traces").iterdir())) == 1
 
 
+def test_the_noise_floor_can_be_left_out_and_measured_later(tmp_path: Path) -> None:
+    config = write(tmp_path, "solve", "noisy", noise_floor=True)
+    first = qtrap("run", config, "--no-noise-floor", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    run = only_run(tmp_path)
+    assert not run.arm_path("solve+again").exists()
+    text = qtrap("compare", run.path, cwd=tmp_path).stdout
+    hint = re.search(r"noise floor: not measured; `qtrap (run --resume .* --noise-floor)` measures it", text)
+    assert hint is not None, text
+
+    result = qtrap(*shlex.split(hint[1]), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "solve+again: ready" in result.stderr
+    assert "noisy: ready" not in result.stderr
+    run = only_run(tmp_path)
+    assert run.config.noise_floor
+    assert len(by_task(run, "solve+again")) == 20
+    assert "solve+again 20/20" in " ".join(qtrap("list", "runs", cwd=tmp_path).stdout.split())
+    assert "A/A 0.0 points" in qtrap("compare", run.path, cwd=tmp_path).stdout
+    shown = qtrap("inspect", run.path, "arith-d2-s0-0000", "--arm", "solve+again", "--against", "solve", cwd=tmp_path)
+    assert "no difference: both arms state the same values" in shown.stdout, shown.stderr
+
+
 def test_a_folder_that_is_no_run_is_not_resumed(tmp_path: Path) -> None:
     assert "not a run directory (no run.yaml)" in refused(qtrap("run", "--resume", tmp_path, cwd=tmp_path))

@@ -121,3 +121,22 @@ def test_greedy_is_the_default() -> None:
 
 def test_an_arm_by_url_needs_no_checkpoint() -> None:
     assert ArmConfig(name="url", base_url="http://127.0.0.1:1/v1").checkpoint is None
+
+
+def test_the_baseline_is_served_again_where_there_is_an_arm_to_compare(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD.replace("depths:", "baseline: awq\ndepths:"))
+    assert config.again_arm == "awq+again"
+    assert [arm.name for arm in config.served_arms] == ["fp16", "awq", "awq+again"]
+    again = config.served_arms[-1]
+    assert again == config.arms[1].model_copy(update={"name": "awq+again"})
+    without = config.model_copy(update={"noise_floor": False})
+    alone = config.model_copy(update={"arms": config.arms[1:]})
+    assert [(other.again_arm, other.served_arms) for other in (without, alone)] == [
+        (None, config.arms),
+        (None, config.arms[1:]),
+    ]
+
+
+def test_no_arm_can_take_the_name_of_the_second_serving(tmp_path: Path) -> None:
+    message = complaint(tmp_path, GOOD.replace("name: awq", "name: fp16+again"))
+    assert message.startswith("9: field 'arms.1.name': string should match pattern")

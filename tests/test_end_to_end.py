@@ -9,6 +9,7 @@ import scripts
 from scripts import by_task, qtrap
 
 from qtrap_agents.backends.factory import resolve_checkpoint
+from qtrap_agents.report.comparison import compare_runs
 from qtrap_agents.store import RunDirectory
 from qtrap_agents.types import ArmIdentity
 
@@ -82,6 +83,21 @@ def test_a_quantised_arm_holds_packed_layers_only(run: RunDirectory, arm: str) -
     assert baseline.weight_bytes is not None
     assert identity.weight_bytes < baseline.weight_bytes
     assert (identity.activation_dtype, identity.kv_cache_dtype) == (baseline.activation_dtype, baseline.kv_cache_dtype)
+
+
+def test_the_baseline_served_again_is_the_same_model_in_a_new_process(run: RunDirectory) -> None:
+    first, again = run.identity("fp16"), run.identity("fp16+again")
+    assert first is not None
+    assert again is not None
+    assert again.model_dump(exclude={"source", "notes"}) == first.model_dump(exclude={"source", "notes"})
+    assert len(by_task(run, "fp16+again")) == len(run.tasks())
+    report = compare_runs([run])
+    assert report.warnings == ()
+    assert report.comparison.floor is not None
+    assert report.comparison.floor.counts.n == len(run.tasks())
+    assert report.again is not None
+    assert report.again.hops.same_words > 0.9 * sum(task.depth for task in run.tasks().values())
+    assert report.again.hops.differing <= 0.02 * report.again.hops.same_words
 
 
 def test_hops_tell_their_tokens_and_times(run: RunDirectory) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtrap_agents.premises import parse_steps, parse_value
+from qtrap_agents.premises import parse_steps, parse_value, value_span
 from qtrap_agents.types import Value
 
 PARSERS = ("int", "number", "word", "words", "words:3", "text")
@@ -216,3 +216,55 @@ def test_a_megabyte_of_everything() -> None:
         parse_value(text, parser)
     assert parse_steps(text, "number")
     assert time.process_time() - start < 30
+
+
+@pytest.mark.parametrize(
+    ("text", "parser", "shown"),
+    [
+        (" 168", "int", "168"),
+        ("\n 041. \n", "int", "041"),
+        ("-$7", "number", "-$7"),
+        ("41 41", "int", "41"),
+        ("417 + 938 = 355 (mod 1000)", "int", "355"),
+        ("(417 + 355) mod 1000 = 355", "int", "355"),
+        ("18, no: 9 + 9 = 18 of 20\n#### 18 eggs, not 18", "number", "18"),
+        ("The mentor of riku is **Riku**.", "word", "Riku"),
+        ("__Riku__", "word", "Riku"),
+        ("New row: Key, map,  pen.", "words:3", "Key, map,  pen"),
+        ('"Key  map;\nten!"', "text", "Key  map;\nten"),
+        ("s3 = 41", "int", "41"),
+        ("step 3: x = 3", "int", "3"),
+        ("s3: 3", "int", "3"),
+    ],
+)
+def test_where_a_value_stands(text: str, parser: str, shown: str) -> None:
+    value = parse_steps(text, parser)[0].value if text.startswith("s") else parse_value(text, parser)
+    assert value is not None
+    span = value_span(text, value, parser)
+    assert span is not None
+    assert text[slice(*span)] == shown
+
+
+def test_the_place_that_counts_is_the_one_that_was_read() -> None:
+    assert value_span("18, no: 9 + 9 = 18 of 20\n#### 18 eggs, not 18", 18, "number") == (30, 32)
+    assert value_span("18\n\nfor 9 + 9 = 18", 18, "number") == (0, 2)
+    assert value_span("s3: 3", 3, "int") == (4, 5)
+
+
+def test_a_value_that_is_not_stated_stands_nowhere() -> None:
+    assert value_span("41", 42, "int") is None
+    assert value_span("no idea", 41, "int") is None
+    assert value_span("", "riku", "word") is None
+
+
+@given(text=st.text(alphabet='17-.,= \n*"ab:_(#{}\\ß', max_size=40), parser=st.sampled_from(PARSERS))
+def test_every_value_stands_somewhere(text: str, parser: str) -> None:
+    value = parse_value(text, parser)
+    if value is not None:
+        span = value_span(text, value, parser)
+        assert span is not None
+        stands = text[slice(*span)]
+        if parser.startswith("words"):
+            assert all(word in stands.casefold() for word in str(value).split())
+        else:
+            assert parse_value(stands, parser) == value

@@ -11,7 +11,7 @@ import scripts
 from scripts import Listener, by_task, go, go_on
 
 from qtrap_agents.errors import ArmDied, ArmError, ConfigError, QtrapError, StoreError, SuiteError
-from qtrap_agents.runner import execute, prepare, start
+from qtrap_agents.runner import batches, execute, prepare, start
 from qtrap_agents.types import Trace
 
 GSM8K = {
@@ -176,6 +176,52 @@ def test_all_arms_get_the_same_tasks_and_sampling(tmp_path: Path) -> None:
 def test_so_many_tasks_are_in_flight(tmp_path: Path, concurrency: int) -> None:
     go(scripts.config("first", concurrency=concurrency), tmp_path)
     assert scripts.first.most_in_flight == concurrency
+
+
+def test_the_baseline_is_served_again_last_in_other_batches(tmp_path: Path) -> None:
+    run = go(
+        scripts.config("first", "second", noise_floor=True, concurrency=8, sampling={"temperature": 0.5, "seed": 3}), tmp_path
+    )
+    assert [arm.name for arm in run.config.served_arms] == ["first", "second", "first+again"]
+    assert run.arms() == ("first", "second")
+    first, again = by_task(run, "first"), by_task(run, "first+again")
+    assert {trace.arm for trace in again.values()} == {"first+again"}
+    assert all(stripped(again[name]) == stripped(trace) for name, trace in first.items())
+    half = len(scripts.first.asked) // 2
+    begun, begun_again = scripts.first.asked[:half], scripts.first.asked[half:]
+    assert begun != begun_again
+    assert sorted(map(repr, begun)) == sorted(map(repr, begun_again))
+    assert [event.event for event in run.attempts("first+again")] == ["start", "ready", "end"]
+    assert go_on(run).started == []
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "sequences", "again"), [(1, 256, 2), (2, 256, 1), (3, 256, 2), (40, 256, 30), (128, 256, 45), (128, 16, 12)]
+)
+def test_the_second_serving_has_another_number_of_tasks_in_flight(concurrency: int, sequences: int, again: int) -> None:
+    engine = {"max_num_seqs": sequences}
+    config = scripts.config("first", "second", noise_floor=True, concurrency=concurrency, engine=engine)
+    tasks = [task for suite in prepare(config).suites.values() for task in suite.tasks((2,), (0,), 30)]
+    first, second = batches(config, "first", tasks), batches(config, "first+again", tasks)
+    assert (first.concurrency, second.concurrency) == (concurrency, again)
+    assert first.tasks == tasks != second.tasks
+    assert sorted(task.id for task in second.tasks) == sorted(task.id for task in tasks)
+    assert batches(config, "first+again", tasks) == second
+
+
+def test_a_second_serving_that_was_stopped_is_resumed(tmp_path: Path) -> None:
+    plan = prepare(scripts.config("mortal", "solve", noise_floor=True))
+    run = start(plan, tmp_path)
+    scripts.mortal.lives = 90  # 60 hops of the first serving, half of the second
+    with pytest.raises(ArmDied):
+        asyncio.run(execute(run, plan, Listener()))
+    assert len(by_task(run, "solve")) == 20
+    stored = len(list(run.traces("mortal+again")))
+    assert 0 < stored < 20
+    scripts.mortal.lives = None
+    listener = go_on(run)
+    assert listener.totals == {"mortal+again": (20, stored)}
+    by_task(run, "mortal+again")
 
 
 def test_a_task_does_not_depend_on_what_runs_beside_it(tmp_path: Path) -> None:

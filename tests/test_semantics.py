@@ -1,10 +1,13 @@
 """Rules are executed exactly, and contradictions of a task are found."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtrap_agents.semantics import RuleError, check_task, consequence, execute, normalise, same_value
+from qtrap_agents.semantics import FUNCTIONS, RuleError, check_task, consequence, execute, normalise, same_value
 from qtrap_agents.types import GoldPremise, Task, Value
 from qtrap_agents.world import RELATIONS, entities, relation_table
 
@@ -91,6 +94,25 @@ def test_what_has_no_value_raises_rule_error_and_has_no_consequence(rule: str) -
     with pytest.raises(RuleError):
         execute(rule, {"s1": 4})
     assert consequence(GoldPremise(id="s2", text="", value=0, depends_on=("s1",), rule=rule), {"s1": 4}) is None
+
+
+def test_nothing_is_left_over_from_the_rule_before() -> None:
+    assert execute("s1 + s2", {"s1": 1, "s2": 2}) == 3
+    with pytest.raises(RuleError, match="s2"):
+        execute("s1 + s2", {"s1": 1})
+    with pytest.raises(RuleError):
+        execute("sum([k for k in [1, s1 / 0]])", {"s1": 1})
+    with pytest.raises(RuleError, match="k"):
+        execute("k", {"s1": 1})
+    with pytest.raises(RuleError):
+        execute("swap.real", {})
+
+
+def test_threads_do_not_share_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both threads have their names set before either looks one up."""
+    monkeypatch.setitem(FUNCTIONS, "meet", Barrier(2, timeout=60).wait)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda number: execute("0 * meet() + a", {"a": number}), (1, 2))) == [1, 2]
 
 
 def test_consequence_follows_the_wrong_parent() -> None:

@@ -1,6 +1,7 @@
 """A run directory gives back what was written and survives kills, damage, full disks and second writers."""
 
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import scripts
 
 from qtrap_agents.errors import ConfigError, StoreError
-from qtrap_agents.store import ArmTotals, ArmWriter, AttemptEvent, RunDirectory
+from qtrap_agents.store import ArmTotals, ArmWriter, AttemptEvent, LastSeen, RunDirectory
 from qtrap_agents.suites import arith
 from qtrap_agents.types import ArmIdentity, Completion, Hop, Measurement, Message, Premise, Task, Trace
 
@@ -194,6 +195,78 @@ def test_a_line_that_does_not_fit_is_taken_back(run: RunDirectory) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert traces_file(run).read_bytes() == whole
+
+
+def test_an_outline_is_the_trace_without_its_text(run: RunDirectory) -> None:
+    for whole, outline in zip(run.traces(ARM), run.outlines(ARM), strict=True):
+        [hop], [short] = whole.hops, outline.hops
+        assert outline.model_dump(exclude={"hops"}) == whole.model_dump(exclude={"hops"})
+        assert (outline.prompt_tokens, outline.completion_tokens) == (9, 2)
+        assert (short.id, short.started_at) == (hop.id, hop.started_at)
+        assert [(premise.id, premise.value) for premise in short.premises] == [("s1", 355)]
+        assert (short.messages, short.completion.text, short.completion.token_ids) == ((), "", ())
+
+
+@pytest.mark.parametrize("line", [b"{]\n", b'{"version": 1}\n'])
+def test_damage_is_named_by_outlines_too(run: RunDirectory, line: bytes) -> None:
+    with traces_file(run).open("ab") as file:
+        file.write(line)
+    with pytest.raises(StoreError, match=r"traces\.jsonl:3: damaged line .*delete that line"):
+        list(run.outlines(ARM))
+
+
+def test_totals_do_not_depend_on_who_reads_the_traces(run: RunDirectory) -> None:
+    with ArmWriter(run, ARM) as writer:
+        writer.event(event(1, "ready", 995, startup_s=5))
+    seen = LastSeen()
+    for found in run.traces(ARM):
+        seen.note(found)
+    assert seen.ends == {1: 1002.0}
+    assert run.totals(ARM, seen) == run.totals(ARM) == ArmTotals(attempts=1, startup_s=5, wall_s=7, energy_j=None, meter=None)
+
+
+def test_lines_are_found_by_name(run: RunDirectory) -> None:
+    index = run.task_index()
+    assert (list(index), len(index)) == ([task.id for task in draw()], 3)
+    assert [index[task.id] for task in reversed(draw())] == list(reversed(draw()))
+    assert index.get("arith") is None
+    assert "arith" not in index
+
+
+def test_of_several_lines_of_one_task_the_last_is_found(run: RunDirectory) -> None:
+    with ArmWriter(run, ARM) as writer:
+        writer.trace(trace(draw()[0], attempt=2))
+        before = run.stored(ARM)
+        writer.trace(trace(draw()[0], attempt=3))
+        assert {name: found.attempt for name, found in before.items()} == {draw()[0].id: 2, draw()[1].id: 1}
+    assert [found.attempt for found in run.stored(ARM).values()] == [3, 1]
+
+
+def test_lines_of_nothing(run: RunDirectory) -> None:
+    assert dict(run.stored("noisy")) == {}
+    traces_file(run).write_bytes(b'{"task_id":"cut off')
+    assert dict(run.stored(ARM)) == {}
+
+
+def test_a_damaged_line_is_named_where_it_is_asked_for(run: RunDirectory) -> None:
+    file = traces_file(run)
+    file.write_bytes(file.read_bytes() + b'{"task_id":"odd \\"one\\""}\n')
+    stored = run.stored(ARM)
+    assert stored[draw()[1].id] == trace(draw()[1])
+    with pytest.raises(StoreError, match=r"traces\.jsonl:3: damaged line .*delete that line"):
+        stored['odd "one"']
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc here")
+def test_lines_close_their_file(run: RunDirectory) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    before = open_files()
+    stored = run.stored(ARM)
+    assert open_files() == before + 1
+    del stored
+    assert open_files() == before
 
 
 def event(attempt: int, kind: str, at: float, **facts: object) -> AttemptEvent:

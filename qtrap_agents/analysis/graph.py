@@ -1,10 +1,11 @@
 """What became of every premise of one trace: right or wrong, and whose fault a wrong one is.
 
-`judge` is the one pass over a trace; `premise_graph` shows its result as a networkx graph, `collapse` counts it.
+`verdicts` is the one pass over the gold premises, and all that `collapse` counts; `judge` adds what was said where, and
+`premise_graph` shows that as a networkx graph.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import networkx as nx
 
@@ -48,6 +49,49 @@ class JudgedPremise(Record):
         return self.status in ("wrong", "missing")
 
 
+class Verdict(NamedTuple):
+    """What became of one gold premise: `status`, `origin` and `stated` as in `JudgedPremise`."""
+
+    gold: GoldPremise
+    stated: Value | None
+    status: Status
+    origin: Origin | None
+
+
+class Statement(NamedTuple):
+    """A premise and the id of the hop that stated it."""
+
+    premise: Premise
+    hop_id: str
+
+
+def last_statements(trace: Trace) -> dict[str, Statement]:
+    """Premise id -> its last statement, in the order of these statements."""
+    last: dict[str, Statement] = {}
+    for hop in trace.hops:
+        for premise in hop.premises:
+            last.pop(premise.id, None)
+            last[premise.id] = Statement(premise, hop.id)
+    return last
+
+
+def verdicts(task: Task, stated: Mapping[str, Statement]) -> list[Verdict]:
+    """All gold premises in the task's topological order, held against their last statements.
+
+    Raises:
+        SuiteError: the task's premises are not in topological order.
+    """
+    found: dict[str, Verdict] = {}
+    for gold in task.premises:
+        try:
+            parents = [found[parent] for parent in gold.depends_on]
+        except KeyError as error:
+            raise SuiteError(f"task '{task.id}': premise '{gold.id}' depends on {error}, not stated before it") from None
+        statement = stated.get(gold.id)
+        found[gold.id] = _verdict(gold, statement.premise.value if statement else None, parents)
+    return list(found.values())
+
+
 def judge(trace: Trace, task: Task) -> tuple[JudgedPremise, ...]:
     """All gold premises in the task's topological order, then the unsupported ones in the order of their statement.
 
@@ -56,14 +100,9 @@ def judge(trace: Trace, task: Task) -> tuple[JudgedPremise, ...]:
     Raises:
         SuiteError: the task's premises are not in topological order.
     """
-    stated = _last_statements(trace)
-    judged: dict[str, JudgedPremise] = {}
-    for gold in task.premises:
-        try:
-            parents = [judged[parent] for parent in gold.depends_on]
-        except KeyError as error:
-            raise SuiteError(f"task '{task.id}': premise '{gold.id}' depends on {error}, not stated before it") from None
-        judged[gold.id] = _judge_gold(gold, parents, *stated.pop(gold.id, (None, None)))
+    stated = last_statements(trace)
+    found = verdicts(task, stated)
+    judged = {verdict.gold.id: _judged(verdict, stated.pop(verdict.gold.id, None)) for verdict in found}
     for premise, hop_id in stated.values():
         judged[premise.id] = _unsupported(premise, hop_id, judged)
     return tuple(judged.values())
@@ -85,42 +124,35 @@ def premise_graph(trace: Trace, task: Task) -> "nx.DiGraph[str]":
     return graph
 
 
-def _last_statements(trace: Trace) -> dict[str, tuple[Premise, str]]:
-    """Premise id -> its last statement and the hop that made it, in the order of those statements."""
-    last: dict[str, tuple[Premise, str]] = {}
-    for hop in trace.hops:
-        for premise in hop.premises:
-            last.pop(premise.id, None)
-            last[premise.id] = (premise, hop.id)
-    return last
+def _verdict(gold: GoldPremise, stated: Value | None, parents: Sequence[Verdict]) -> Verdict:
+    if stated is None:
+        return Verdict(gold, stated, "missing", _origin(gold, stated, parents))
+    if same_value(stated, gold.value):
+        return Verdict(gold, stated, "match", None)
+    return Verdict(gold, stated, "wrong", _origin(gold, stated, parents))
 
 
-def _judge_gold(
-    gold: GoldPremise, parents: Iterable[JudgedPremise], premise: Premise | None, hop_id: str | None
-) -> JudgedPremise:
-    stated = premise.value if premise else None
-    status: Status = "missing" if stated is None else "match" if same_value(stated, gold.value) else "wrong"
-    return JudgedPremise(
-        id=gold.id,
-        status=status,
-        origin=None if status == "match" else _origin(gold, stated, parents),
-        stated=stated,
-        gold=gold.value,
-        text=premise.text if premise else "",
-        hop_id=hop_id,
-        parents=gold.depends_on,
-    )
-
-
-def _origin(gold: GoldPremise, stated: Value | None, parents: Iterable[JudgedPremise]) -> Origin | None:
+def _origin(gold: GoldPremise, stated: Value | None, parents: Sequence[Verdict]) -> Origin | None:
     """Whose fault an error is."""
-    parents = tuple(parents)
     if all(parent.status == "match" for parent in parents):
         return "own"
     if stated is None or gold.rule is None:
         return None
-    values = {parent.id: parent.stated for parent in parents if parent.stated is not None}
+    values = {parent.gold.id: parent.stated for parent in parents if parent.stated is not None}
     return "inherited" if same_value(consequence(gold, values), stated) else "compounded"
+
+
+def _judged(verdict: Verdict, statement: Statement | None) -> JudgedPremise:
+    return JudgedPremise(
+        id=verdict.gold.id,
+        status=verdict.status,
+        origin=verdict.origin,
+        stated=verdict.stated,
+        gold=verdict.gold.value,
+        text=statement.premise.text if statement else "",
+        hop_id=statement.hop_id if statement else None,
+        parents=verdict.gold.depends_on,
+    )
 
 
 def _unsupported(premise: Premise, hop_id: str, known: Mapping[str, JudgedPremise]) -> JudgedPremise:

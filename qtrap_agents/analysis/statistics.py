@@ -1,24 +1,22 @@
-"""The statistics behind a verdict, over scipy and statsmodels: counts in, intervals and p-values out."""
+"""Proportions, several tests at once, and the horizon, over scipy and statsmodels: counts in, intervals and p-values out."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
-from scipy.stats import chi2, norm
-from statsmodels.stats.contingency_tables import mcnemar
+from scipy.stats import binom, chi2
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from qtrap_agents.types import Record
 
-Verdict = Literal["safe", "danger", "undecided"]
-
 _LN2 = math.log(2)
 _SHAPES = (0.1, 10.0)
 _FAR = math.log(1e6)
+_FEW = 20
 
 
 class Interval(Record):
@@ -37,100 +35,11 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(low=float(low), high=float(high), confidence=confidence)
 
 
-def exact_mcnemar(lost: int, gained: int) -> float:
-    """Two-sided exact p-value of McNemar's test from the discordant pairs; 1 where there are none."""
-    if lost + gained == 0:
-        return 1.0
-    return float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)
-
-
 def holm(pvalues: Sequence[float]) -> tuple[float, ...]:
     """p-values adjusted for the family-wise error of all of them (Holm 1979), in the order given."""
     if not pvalues:
         return ()
     return tuple(float(p) for p in multipletests(pvalues, method="holm")[1])
-
-
-class PairedCounts(Record):
-    """Tasks that two arms both answered, by outcome. `lost`: only the baseline was right; `gained`: only the arm."""
-
-    both_right: int
-    lost: int
-    gained: int
-    both_wrong: int
-
-    @property
-    def n(self) -> int:
-        """Number of pairs."""
-        return self.both_right + self.lost + self.gained + self.both_wrong
-
-    @property
-    def difference(self) -> float | None:
-        """Success of the arm minus success of the baseline; None without pairs."""
-        return (self.gained - self.lost) / self.n if self.n else None
-
-
-def paired_difference(counts: PairedCounts, confidence: float = 0.95) -> Interval:
-    """Score interval of the paired difference, arm minus baseline (Tango 1998, Statistics in Medicine 17:891).
-
-    The interval keeps a width where no pair is discordant, which a bootstrap of the same pairs does not: there its
-    ends are ∓z²/(n+z²). Without pairs the ends are −1 and 1.
-    """
-    if counts.n == 0:
-        return Interval(low=-1.0, high=1.0, confidence=confidence)
-    z = float(norm.isf((1 - confidence) / 2))
-    ends = [_tango_root(counts, z), _tango_root(counts, -z)]
-    return Interval(low=ends[0], high=ends[1], confidence=confidence)
-
-
-def _tango_root(counts: PairedCounts, z: float) -> float:
-    """The difference at which the score is z; −1 or 1 where even that end is not rejected."""
-    edge = 1 - 1e-12
-    low, high = _tango_score(counts, -edge) - z, _tango_score(counts, edge) - z
-    if low <= 0 or high >= 0:
-        return -1.0 if low <= 0 else 1.0
-    return float(brentq(lambda delta: _tango_score(counts, delta) - z, -edge, edge, xtol=1e-12))
-
-
-def _tango_score(counts: PairedCounts, delta: float) -> float:
-    """Standardised deviation of the observed from a supposed difference; falls with `delta`, grows as √n."""
-    n, lost, gained = counts.n, counts.lost, counts.gained
-    linear = (2 * n - gained + lost) * delta - gained - lost
-    root = math.sqrt(max(0.0, linear**2 + 8 * n * lost * delta * (1 - delta)))
-    nuisance = (root - linear) / (4 * n)
-    variance = n * (2 * nuisance + delta * (1 - delta))
-    deviation = gained - lost - n * delta
-    if variance > 0:
-        return deviation / math.sqrt(variance)
-    return math.copysign(math.inf, deviation) if deviation else 0.0
-
-
-def verdict(difference: Interval, margin: float = 0.02) -> Verdict:
-    """Non-inferiority: `safe` if the low end is above −margin, `danger` if the high end is below it."""
-    if difference.low is not None and difference.low > -margin:
-        return "safe"
-    if difference.high is not None and difference.high < -margin:
-        return "danger"
-    return "undecided"
-
-
-def further_tasks_needed(counts: PairedCounts, margin: float = 0.02, confidence: float = 0.95, power: float = 0.8) -> int | None:
-    """Paired tasks still to run until the verdict falls with probability `power`, if the observed rates are the true ones.
-
-    The score of `paired_difference` at −margin grows with the root of n at fixed rates, and has to reach the sum of
-    the normal quantiles of interval and power. 0 where the verdict has fallen; None where no number can be given: no
-    pairs yet, or an observed difference of exactly −margin. The rates are themselves estimates: at small n this is an
-    order of magnitude.
-    """
-    if counts.n == 0:
-        return None
-    if verdict(paired_difference(counts, confidence), margin) != "undecided":
-        return 0
-    score = abs(_tango_score(counts, -margin))
-    if score < 1e-6:
-        return None
-    target = float(norm.isf((1 - confidence) / 2) + norm.isf(1 - power))
-    return math.ceil(counts.n * (target / score) ** 2) - counts.n
 
 
 class Horizon(Record):
@@ -176,8 +85,9 @@ def horizon(depths: Sequence[int], successes: Sequence[int], totals: Sequence[in
     The three sequences run in parallel, one entry per group of tasks; a depth may occur several times. Where at least
     two depths have failures the interval is profiled over the shape too (0.1 to 10), because a horizon beyond the
     depths tried hangs on it; the estimate keeps shape 1 unless the likelihood ratio rejects it at 1 − confidence, and
-    lies inside the interval either way. Otherwise the shape is 1 throughout. An end of the interval further than a
-    factor of a million from the depths tried is None.
+    lies inside the interval either way. Otherwise the shape is 1 throughout, and up to 20 failures the interval reaches at
+    least to the mid-P ends of their number: with one or two the profile alone errs on one side in up to 7 % of experiments
+    (`tests/benchmarks/statistics_check.py`). An end further than a factor of a million from the depths tried is None.
 
     ln(−ln success) is linear in ln depth, so the likelihood is concave in intercept and slope and the profile of
     log H50 has one peak: the search needs no start values.
@@ -240,7 +150,7 @@ def _fit(cells: _Cells, confidence: float) -> _Fit:
     peak = _peak(null, *cells.range)
     hop_success = math.exp(-_LN2 / math.exp(peak))
     if len(set(cells.depths[cells.failures > 0])) < 2:
-        return _Fit(math.exp(peak), _profile_interval(null, peak, cells.range, confidence), hop_success)
+        return _Fit(math.exp(peak), _null_interval(cells, peak, confidence), hop_success)
     free_peak = _peak(free, *cells.range)
     shape = _best_shape(cells, free_peak)
     shape_p = float(chi2.sf(max(0.0, 2 * (free(free_peak) - null(peak))), 1))
@@ -250,6 +160,39 @@ def _fit(cells: _Cells, confidence: float) -> _Fit:
     if shape < 1.01 * _SHAPES[0] or free_peak < cells.range[0] + 0.01 or free_peak > cells.range[1] - 0.01:
         return _Fit(None, Interval(low=None, high=None, confidence=confidence), hop_success, shape, shape_p)
     return _Fit(math.exp(free_peak), interval, hop_success, shape, shape_p)
+
+
+def _null_interval(cells: _Cells, peak: float, confidence: float) -> Interval:
+    """The interval with the shape fixed at 1."""
+    profile = _profile_interval(lambda log_h50: _log_likelihood(cells, log_h50, 1.0), peak, cells.range, confidence)
+    if cells.failures.sum() > _FEW:
+        return profile
+    low, high = (_mid_p_end(cells, target) for target in ((1 - confidence) / 2, (1 + confidence) / 2))
+    return Interval(
+        low=None if low is None or profile.low is None else min(low, profile.low),
+        high=None if high is None or profile.high is None else max(high, profile.high),
+        confidence=confidence,
+    )
+
+
+def _mid_p_end(cells: _Cells, target: float) -> float | None:
+    """The H50 at which fewer failures, and half of as many, have probability `target`; that grows with H50."""
+
+    def excess(log_h50: float) -> float:
+        return _mid_p(cells, log_h50) - target
+
+    near, far = cells.range
+    return math.exp(brentq(excess, near, far)) if excess(near) < 0 < excess(far) else None
+
+
+def _mid_p(cells: _Cells, log_h50: float) -> float:
+    """Of the sum of one binomial number of failures for each entry, under the null model."""
+    counts = np.arange(int(cells.failures.sum()) + 1)
+    failing = -np.expm1(-_LN2 * cells.depths / math.exp(log_h50))
+    mass = np.ones(1)
+    for total, share in zip(cells.successes + cells.failures, failing, strict=True):
+        mass = np.convolve(mass, binom.pmf(counts, total, share))[: counts.size]
+    return float(mass[:-1].sum() + mass[-1] / 2)
 
 
 def _log_likelihood(cells: _Cells, log_h50: float, shape: float) -> float:

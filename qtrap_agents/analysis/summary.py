@@ -1,35 +1,24 @@
 """The numbers of `qtrap compare`: traces of several arms in, one record per arm and its comparison with the baseline out.
 
-Traces are read one by one; what stays in memory is one small `Outcome` per task. Everything counted twice by mistake
-would flatter an arm, so a task that was attempted again after a resume counts once, by its last attempt, while its
-tokens count for every attempt.
+Traces are read one by one and each is read once; what stays in memory is one `Outcome` per task, some 400 bytes whatever
+the length of the chain. Everything counted twice by mistake would flatter an arm, so a task that was attempted again
+after a resume counts once, by its last attempt, while its tokens count for every attempt.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median_low
-from typing import TypeVar
+from sys import intern
+from typing import NamedTuple
 
 from pydantic import Field
 
 from qtrap_agents.analysis.collapse import Collapse, analyse
-from qtrap_agents.analysis.statistics import (
-    Horizon,
-    Interval,
-    PairedCounts,
-    Verdict,
-    exact_mcnemar,
-    further_tasks_needed,
-    holm,
-    horizon,
-    paired_difference,
-    verdict,
-    wilson,
-)
+from qtrap_agents.analysis.effect import NoiseFloor, Paired, effects, noise_floor
+from qtrap_agents.analysis.paired import PairedSample
+from qtrap_agents.analysis.statistics import Horizon, Interval, horizon, wilson
 from qtrap_agents.errors import ConfigError, SuiteError, unknown
 from qtrap_agents.types import Record, Task, Trace
-
-Pair = TypeVar("Pair", str, tuple[str, str])
 
 Key = tuple[str, int]
 """What pairs two arms: task id and seed."""
@@ -67,19 +56,41 @@ class Tokens(Record):
         return self.completion / self.hops if self.hops else None
 
 
-class Outcome(Record):
+class Chain(NamedTuple):
+    """What is kept of a `Collapse`: its counts, and the position of the first error."""
+
+    first_error: int | None
+    collapsed: bool
+    premises: int
+    wrong: int
+    missing: int
+    own: int
+    inherited: int
+    compounded: int
+    recovered: int
+    downstream: int
+    downstream_errors: int
+
+
+class Outcome(NamedTuple):
     """What is kept of one trace. `correct` is None where an error kept it from being judged.
 
-    `collapse` is None for those, and for tasks without gold premises.
+    `cluster` is the task id: outcomes of one task under several seeds depend on each other. `chain` is None for a trace
+    that was not judged, and for tasks without gold premises.
     """
 
-    key: Key
+    cluster: str
+    seed: int
     suite: str
     depth: int
     attempt: int
     correct: bool | None
-    collapse: Collapse | None
-    tokens: Tokens
+    chain: Chain | None
+
+    @property
+    def key(self) -> Key:
+        """What pairs it with another arm's."""
+        return self.cluster, self.seed
 
 
 class Cell(Record):
@@ -149,21 +160,6 @@ class Failures(Record):
         return self.wrong / self.own if self.own else None
 
 
-class Paired(Record):
-    """An arm against the baseline on the tasks and seeds that both were judged on.
-
-    `difference` is the 95 % interval of arm minus baseline, `p_holm` is `p` adjusted over all arms of the comparison,
-    `further_tasks` the estimate of `further_tasks_needed` (0 where the verdict has fallen).
-    """
-
-    counts: PairedCounts
-    p: float
-    p_holm: float
-    difference: Interval
-    verdict: Verdict
-    further_tasks: int | None
-
-
 class ArmSummary(Record):
     """One arm. `cells` are ordered by suite and depth; `against` is None for the baseline itself.
 
@@ -220,11 +216,16 @@ class ArmSummary(Record):
 
 
 class Comparison(Record):
-    """All arms of a comparison, in the order given, judged with one non-inferiority margin."""
+    """All arms of a comparison, in the order given, judged with one non-inferiority margin.
+
+    `floor` is the noise floor over all tasks, None where it was not measured, `suite_floors` the same suite by suite.
+    """
 
     baseline: str
     margin: float
     arms: tuple[ArmSummary, ...]
+    floor: NoiseFloor | None = None
+    suite_floors: dict[str, NoiseFloor] = Field(default_factory=dict)
 
     def arm(self, name: str) -> ArmSummary:
         """The summary of that arm. Raises KeyError."""
@@ -235,20 +236,36 @@ class Comparison(Record):
 
 
 def observe(trace: Trace, task: Task) -> Outcome:
-    """What the summary needs of one trace, without its text.
+    """What the summary needs of one trace beside its tokens.
 
     Raises:
         SuiteError: the task's premises are not in topological order.
     """
     judged = trace.error is None and trace.score is not None
     return Outcome(
-        key=(trace.task_id, trace.seed),
-        suite=trace.suite,
+        cluster=intern(trace.task_id),
+        seed=trace.seed,
+        suite=intern(trace.suite),
         depth=trace.depth,
         attempt=trace.attempt,
         correct=trace.correct if judged else None,
-        collapse=analyse(trace, task) if judged and task.premises else None,
-        tokens=Tokens(hops=len(trace.hops), prompt=trace.prompt_tokens, completion=trace.completion_tokens),
+        chain=_chain(analyse(trace, task)) if judged and task.premises else None,
+    )
+
+
+def _chain(collapse: Collapse) -> Chain:
+    return Chain(
+        first_error=collapse.first_error.position if collapse.first_error is not None else None,
+        collapsed=collapse.collapse_hop is not None,
+        premises=collapse.premises,
+        wrong=collapse.wrong,
+        missing=collapse.missing,
+        own=collapse.own,
+        inherited=collapse.inherited,
+        compounded=collapse.compounded,
+        recovered=len(collapse.recovered),
+        downstream=collapse.downstream,
+        downstream_errors=collapse.downstream_errors,
     )
 
 
@@ -259,9 +276,10 @@ class ArmAccumulator:
         self.outcomes: dict[Key, Outcome] = {}
         self.tokens = Tokens()
 
-    def add(self, outcome: Outcome) -> None:
-        """Count one more attempt; of several at the same task and seed the last attempt stays."""
-        self.tokens += outcome.tokens
+    def add(self, trace: Trace, task: Task) -> None:
+        """Count one more attempt; of several at the same task and seed the last attempt stays. Errors as of `observe`."""
+        self.tokens += Tokens(hops=len(trace.hops), prompt=trace.prompt_tokens, completion=trace.completion_tokens)
+        outcome = observe(trace, task)
         known = self.outcomes.get(outcome.key)
         if known is None or outcome.attempt >= known.attempt:
             self.outcomes[outcome.key] = outcome
@@ -285,56 +303,83 @@ class ArmAccumulator:
         )
 
 
-def summarise(
-    traces_by_arm: Mapping[str, Iterable[Trace]],
-    tasks: Mapping[str, Task],
+def accumulate(traces: Iterable[Trace], tasks: Mapping[str, Task], seen: ArmAccumulator | None = None) -> ArmAccumulator:
+    """Read the traces of one arm, once.
+
+    Args:
+        tasks: task id -> task, for every trace; looked up once for each.
+        seen: what was read of that arm before, in other runs.
+
+    Raises:
+        SuiteError: a trace names a task that is not in `tasks`.
+    """
+    seen = seen if seen is not None else ArmAccumulator()
+    for trace in traces:
+        task = tasks.get(trace.task_id)
+        if task is None:
+            raise SuiteError(f"trace '{trace.id}' answers task '{trace.task_id}', which is not among the tasks given")
+        seen.add(trace, task)
+    return seen
+
+
+def compare_arms(
+    arms: Mapping[str, ArmAccumulator],
     baseline: str,
     costs: Mapping[str, Cost] | None = None,
     margin: float = 0.02,
+    again: ArmAccumulator | None = None,
 ) -> Comparison:
-    """Read the traces of every arm once and compare each arm with the baseline.
+    """Compare each arm with the baseline.
 
     Args:
-        tasks: task id -> task, for every trace.
         costs: arm -> measured cost; an arm without one is reported as not measured.
         margin: non-inferiority margin as a difference of success (0.02 is two points).
+        again: the baseline served once more, from which the noise floor is taken; it is no arm of the comparison.
 
     Raises:
         ConfigError: the baseline is none of the arms.
-        SuiteError: a trace names a task that is not in `tasks`.
     """
-    if baseline not in traces_by_arm:
-        raise ConfigError(unknown("baseline arm", baseline, traces_by_arm))
-    arms = {arm: _accumulate(traces, tasks) for arm, traces in traces_by_arm.items()}
+    if baseline not in arms:
+        raise ConfigError(unknown("baseline arm", baseline, arms))
     others = {arm: seen for arm, seen in arms.items() if arm != baseline}
-    against = _against_baseline({arm: paired_counts(arms[baseline], seen) for arm, seen in others.items()}, margin)
     suites = sorted({outcome.suite for outcome in arms[baseline].outcomes.values()})
-    pairs = {(arm, suite): paired_counts(arms[baseline], seen, suite) for arm, seen in others.items() for suite in suites}
-    by_suite = _against_baseline({key: counts for key, counts in pairs.items() if counts.n}, margin)
+    floors = {suite: _floor(arms[baseline], again, suite) for suite in (None, *suites)}
+    samples = {(arm, suite): paired_sample(arms[baseline], seen, suite) for arm, seen in others.items() for suite in floors}
+    against = effects({key: samples[key] for key in samples if key[1] is None}, margin, floors)
+    by_suite = effects({key: found for key, found in samples.items() if key[1] is not None and found.counts.n}, margin, floors)
     known = costs or {}
-    suites_against = {arm: {suite: pair for (name, suite), pair in by_suite.items() if name == arm} for arm in others}
     summaries = (
-        seen.summary(arm, known.get(arm, Cost()), against.get(arm), suites_against.get(arm)) for arm, seen in arms.items()
+        seen.summary(
+            arm,
+            known.get(arm, Cost()),
+            against.get((arm, None)),
+            {suite: paired for (name, suite), paired in by_suite.items() if name == arm and suite is not None},
+        )
+        for arm, seen in arms.items()
     )
-    return Comparison(baseline=baseline, margin=margin, arms=tuple(summaries))
+    return Comparison(
+        baseline=baseline,
+        margin=margin,
+        arms=tuple(summaries),
+        floor=floors[None],
+        suite_floors={suite: floor for suite in suites if (floor := floors[suite]) is not None},
+    )
 
 
-def paired_counts(baseline: ArmAccumulator, arm: ArmAccumulator, suite: str | None = None) -> PairedCounts:
-    """Outcomes on the tasks and seeds that both arms were judged on, of one suite or of all."""
-    table = Counter(
-        (outcome.correct, other.correct)
+def paired_sample(baseline: ArmAccumulator, arm: ArmAccumulator, suite: str | None = None) -> PairedSample:
+    """Outcomes on the tasks and seeds that both arms were judged on, of one suite or of all, by task."""
+    return PairedSample.of(
+        (outcome.cluster, outcome.correct, other.correct)
         for key, outcome in baseline.outcomes.items()
         if suite in (None, outcome.suite)
         and outcome.correct is not None
         and (other := arm.outcomes.get(key)) is not None
         and other.correct is not None
     )
-    return PairedCounts(
-        both_right=table[True, True],
-        lost=table[True, False],
-        gained=table[False, True],
-        both_wrong=table[False, False],
-    )
+
+
+def _floor(baseline: ArmAccumulator, again: ArmAccumulator | None, suite: str | None) -> NoiseFloor | None:
+    return noise_floor(paired_sample(baseline, again, suite)) if again is not None else None
 
 
 def pooled(cells: Iterable[Cell]) -> tuple[Cell, ...]:
@@ -351,34 +396,6 @@ def pooled(cells: Iterable[Cell]) -> tuple[Cell, ...]:
             errors=sum(cell.errors for cell in group),
         )
         for depth, group in sorted(groups.items())
-    )
-
-
-def _accumulate(traces: Iterable[Trace], tasks: Mapping[str, Task]) -> ArmAccumulator:
-    seen = ArmAccumulator()
-    for trace in traces:
-        task = tasks.get(trace.task_id)
-        if task is None:
-            raise SuiteError(f"trace '{trace.id}' answers task '{trace.task_id}', which is not among the tasks given")
-        seen.add(observe(trace, task))
-    return seen
-
-
-def _against_baseline(pairs: Mapping[Pair, PairedCounts], margin: float) -> dict[Pair, Paired]:
-    p = {key: exact_mcnemar(counts.lost, counts.gained) for key, counts in pairs.items()}
-    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
-    return {key: _paired(counts, p[key], adjusted[key], margin) for key, counts in pairs.items()}
-
-
-def _paired(counts: PairedCounts, p: float, p_holm: float, margin: float) -> Paired:
-    difference = paired_difference(counts)
-    return Paired(
-        counts=counts,
-        p=p,
-        p_holm=p_holm,
-        difference=difference,
-        verdict=verdict(difference, margin),
-        further_tasks=further_tasks_needed(counts, margin),
     )
 
 
@@ -401,18 +418,18 @@ def _horizon(cells: Sequence[Cell]) -> Horizon:
 
 
 def _failures(outcomes: Iterable[Outcome]) -> Failures:
-    chains = [outcome.collapse for outcome in outcomes if outcome.collapse is not None]
-    first_errors = Counter(chain.first_error.position for chain in chains if chain.first_error is not None)
+    chains = [outcome.chain for outcome in outcomes if outcome.chain is not None]
+    first_errors = Counter(chain.first_error for chain in chains if chain.first_error is not None)
     return Failures(
         chains=len(chains),
-        collapsed=sum(chain.collapse_hop is not None for chain in chains),
+        collapsed=sum(chain.collapsed for chain in chains),
         first_errors=dict(sorted(first_errors.items())),
-        blast_radii=tuple(radius for chain in chains if (radius := chain.blast_radius) is not None),
+        blast_radii=tuple(chain.downstream_errors / chain.downstream for chain in chains if chain.downstream),
         premises=sum(chain.premises for chain in chains),
         wrong=sum(chain.wrong for chain in chains),
         missing=sum(chain.missing for chain in chains),
         own=sum(chain.own for chain in chains),
         inherited=sum(chain.inherited for chain in chains),
         compounded=sum(chain.compounded for chain in chains),
-        recovered=sum(len(chain.recovered) for chain in chains),
+        recovered=sum(chain.recovered for chain in chains),
     )

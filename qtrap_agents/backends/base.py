@@ -24,10 +24,12 @@ class Backend(Protocol):
     async def score(self, messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
         """The given continuation under this arm, token by token, with the `top` most probable tokens at each place.
 
-        Taken without a prefix cache. Any number may be in flight.
+        Taken without a prefix cache. Any number may be in flight. vLLM takes a `top` of up to 20, more with the arm's
+        `engine_args: {max_logprobs: …}`, and texts that leave one token of the context free.
 
         Raises:
-            CompletionError: this request failed (too long for the context, logits not finite).
+            CompletionError: this request failed (too long for the context, unknown token ids, `top` too large, logits not
+                finite).
             ArmError: the arm gives no log-probabilities of prompts at all.
             ArmDied: the arm is gone.
         """

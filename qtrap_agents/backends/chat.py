@@ -1,13 +1,21 @@
-"""Chat messages to prompt tokens, and the sentence for broken logits: the same for every backend of ours."""
+"""Chat messages to prompt tokens, tokens to text, and the sentence for broken logits: the same for every backend of ours."""
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from qtrap_agents.errors import ArmError
 
 NOT_FINITE = "the model's logits are not finite (NaN or infinite)"
 NO_TEMPLATE = "the tokenizer has no chat template; add chat_template to the checkpoint's tokenizer_config.json"
+
+TEXT_CONTEXT = 8
+TEXT_BLOCK = 16
+HALF_CHARACTER = "\ufffd"
+
+Ids = tuple[int, ...]
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -26,3 +34,47 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[in
 def all_finite(logprobs: Iterable[float]) -> bool:
     """False if any value is NaN or infinite."""
     return all(map(math.isfinite, logprobs))
+
+
+def checksum(token_ids: Sequence[int]) -> str:
+    """CRC-32 of token ids, 8 hexadecimal digits."""
+    return f"{zlib.crc32(','.join(map(str, token_ids)).encode()):08x}"
+
+
+def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """The text of tokens without the special ones, as vLLM writes it: spaces stay as they are."""
+    text: str = tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
+
+
+def text_pieces(tokenizer: Any, prompt: Sequence[int], token_ids: Sequence[int]) -> tuple[str, ...]:
+    """What each token adds to the text that continues the prompt; joined they are the text. Special tokens add nothing."""
+    pairs = list(windows(prompt, token_ids))
+    return pieces(pairs, {window: decode(tokenizer, window) for window in distinct(pairs)})
+
+
+def windows(prompt: Sequence[int], token_ids: Sequence[int]) -> Iterator[tuple[Ids, Ids]]:
+    """For each token the ones just before it, without and with it: at least `TEXT_CONTEXT`, fewer where the prompt begins.
+
+    What a token adds to a text, a leading space above all, shows only after other tokens. Neighbours share windows.
+    """
+    ids = (*prompt[-TEXT_CONTEXT:], *token_ids)
+    first = len(ids) - len(token_ids)
+    for index in range(len(token_ids)):
+        end = first + index
+        begin = max(0, end - index % TEXT_BLOCK - TEXT_CONTEXT)
+        yield ids[begin:end], ids[begin : end + 1]
+
+
+def distinct(pairs: Iterable[tuple[Ids, Ids]]) -> list[Ids]:
+    """Every window once."""
+    return list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
+
+
+def pieces(pairs: Iterable[tuple[Ids, Ids]], texts: Mapping[Ids, str]) -> tuple[str, ...]:
+    """The differences of the texts of the windows. A character of several tokens belongs to the last of them."""
+    return tuple(_added(texts[before], texts[after]) for before, after in pairs)
+
+
+def _added(before: str, after: str) -> str:
+    return "" if after.endswith(HALF_CHARACTER) else after[len(before.rstrip(HALF_CHARACTER)) :]

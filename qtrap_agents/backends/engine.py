@@ -16,7 +16,7 @@ from qtrap_agents.backends.identity import identify
 from qtrap_agents.backends.launch import Launch, engine_arguments, environment, vllm_version
 from qtrap_agents.backends.process import Child, owned_child
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError
-from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling
+from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score
 
 logger = logging.getLogger(__name__)
 
@@ -38,34 +38,40 @@ class EngineArm:
         self._writer = writer
         self._timeout_s = timeout_s
         self._ids = itertools.count()
-        self._waiting: dict[int, asyncio.Future[Completion]] = {}
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._outbox: list[dict[str, Any]] = []
         self._heard = time.monotonic()
         self._death: str | None = None
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Answer one chat request; any number may be in flight. Errors as in `Backend.complete`."""
+        started = time.perf_counter()
+        answer = await self._ask(messages, {"sampling": sampling.model_dump()})
+        completion = Completion.model_validate(answer["completion"])
+        return completion.model_copy(update={"latency_s": time.perf_counter() - started})
+
+    async def score(self, messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
+        """The given text token by token; any number may be in flight. Errors as in `Backend.score`."""
+        answer = await self._ask(messages, {"token_ids": list(token_ids), "top": top})
+        return Score.model_validate(answer["score"])
+
+    async def _ask(self, messages: Sequence[Message], wanted: dict[str, Any]) -> dict[str, Any]:
+        """The answer line of a request; one that nobody waits for any more is aborted."""
         if self._death:
             raise ArmDied(self._death)
-        number, started = next(self._ids), time.perf_counter()
-        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        number = next(self._ids)
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
-        self.post(
-            {
-                "id": number,
-                "messages": [{"role": message.role, "content": message.content} for message in messages],
-                "sampling": sampling.model_dump(),
-            }
-        )
+        chat = [{"role": message.role, "content": message.content} for message in messages]
+        self.post({"id": number, "messages": chat, **wanted})
         try:
             async with asyncio.timeout(self._timeout_s):
-                completion = await future
+                return await future
         except TimeoutError:
             raise self._late() from None
         finally:
             if self._waiting.pop(number, None):
                 self.post({"abort": number})
-        return completion.model_copy(update={"latency_s": time.perf_counter() - started})
 
     def post(self, line: dict[str, Any]) -> None:
         """Queue a line; all lines of one turn of the event loop leave in one write."""
@@ -104,14 +110,14 @@ class EngineArm:
         if "error" in line:
             future.set_exception(CompletionError(line["error"]))
         else:
-            future.set_result(Completion.model_validate(line["completion"]))
+            future.set_result(line)
 
     def _late(self) -> ArmDied | CompletionError:
         """A late answer from a talking engine is one failed request; a silent engine is dead."""
         if self._death:
             return ArmDied(self._death)
         if time.monotonic() - self._heard < self._timeout_s:
-            return CompletionError(f"no answer within {self._timeout_s:g} s (engine.request_timeout_s); lower max_tokens")
+            return CompletionError(f"no answer within {self._timeout_s:g} s (engine.request_timeout_s); raise it or ask for less")
         self._die(f"arm '{self._name}': the engine said nothing for {self._timeout_s:g} s; {self._child.last_words()}")
         return ArmDied(self._death)
 

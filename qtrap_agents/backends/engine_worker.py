@@ -1,8 +1,9 @@
 """The child that serves a vLLM arm without HTTP: `python -m qtrap_agents.backends.engine_worker FD`.
 
 JSON lines over the socket FD. First in: `{"arguments": {…}}`. First out: `{"ready": ModelFacts, "start_s": …}`. Then in
-`{"id", "messages", "sampling"}` or `{"abort": id}`, and out, as they finish, `{"id", "completion"}` or `{"id", "error"}`;
-`{"alive": true}` at least every second while the engine steps. Requests are read between steps and join the running batch.
+`{"id", "messages", "sampling"}`, `{"id", "messages", "token_ids", "top"}` or `{"abort": id}`, and out, as they finish,
+`{"id", "completion"}`, `{"id", "score"}` or `{"id", "error"}`; `{"alive": true}` at least every second while the engine
+steps. Requests are read between steps and join the running batch.
 """
 
 import json
@@ -18,13 +19,15 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from qtrap_agents.backends.chat import NOT_FINITE, prompt_ids
+from qtrap_agents.backends.chat import NOT_FINITE, all_finite, checksum, prompt_ids, text_pieces
 from qtrap_agents.backends.guard import kill_own_group
 from qtrap_agents.backends.inspector import combine
 
 HEARTBEAT_S = 1.0
 
 Line = dict[str, Any]
+Entry = tuple[list[int], list[float]]
+"""One place of a text: token ids and their log-probabilities."""
 
 
 class Channel:
@@ -65,6 +68,7 @@ class Worker:
 
         self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         self._tokenizer = self._engine.get_tokenizer()
+        self._given: dict[str, int] = {}
 
     def facts(self) -> Line:
         """What every worker of the engine holds, put together."""
@@ -76,21 +80,46 @@ class Worker:
         return bool(self._engine.has_unfinished_requests())
 
     def take(self, line: Line) -> list[Line]:
-        """Queue a request or abort one; the answer is an error line if the engine refuses it."""
+        """Queue a request or abort one; an answer at once where the engine refuses it or has nothing to do."""
         if "abort" in line:
+            self._given.pop(str(line["abort"]), None)
             self._engine.abort_request([str(line["abort"])])
             return []
         try:
-            tokens = prompt_ids(self._tokenizer, line["messages"])
-            parameters = sampling_parameters(json.dumps(line["sampling"]))
-            self._engine.add_request(str(line["id"]), {"prompt_token_ids": tokens}, parameters)
+            prompt = prompt_ids(self._tokenizer, line["messages"])
+            return self._score(line, prompt) if "token_ids" in line else self._complete(line, prompt)
         except Exception as error:
             return [{"id": line["id"], "error": f"the engine refused the request: {error}"}]
-        return []
 
     def step(self) -> list[Line]:
         """One step of the engine; lines for what finished."""
-        return [answer(output) for output in self._engine.step() if output.finished]
+        return [{"id": int(output.request_id), **self._answer(output)} for output in self._engine.step() if output.finished]
+
+    def _complete(self, line: Line, prompt: list[int]) -> list[Line]:
+        parameters = sampling_parameters(json.dumps(line["sampling"]))
+        self._engine.add_request(str(line["id"]), {"prompt_token_ids": prompt}, parameters)
+        return []
+
+    def _score(self, line: Line, prompt: list[int]) -> list[Line]:
+        """The given text goes in as part of the prompt; one token more is generated, because vLLM asks for one."""
+        token_ids = line["token_ids"]
+        if not token_ids:
+            return [{"id": line["id"], "score": score(self._tokenizer, prompt, [], [])}]
+        number = str(line["id"])
+        self._engine.add_request(number, {"prompt_token_ids": prompt + token_ids}, scoring_parameters(line["top"]))
+        self._given[number] = len(token_ids)
+        return []
+
+    def _answer(self, output: Any) -> Line:
+        """A completion, a score, or an error where logits that count were not finite."""
+        given = self._given.pop(output.request_id, 0)
+        if not given:
+            broken = getattr(output.metrics, "is_corrupted", False)
+            return {"error": NOT_FINITE} if broken else {"completion": completion(output)}
+        entries = ranked(output.prompt_logprobs, given)
+        if not all_finite(value for _, values in entries for value in values):
+            return {"error": NOT_FINITE}
+        return {"score": score(self._tokenizer, output.prompt_token_ids[:-given], output.prompt_token_ids[-given:], entries)}
 
 
 @lru_cache(maxsize=64)
@@ -111,21 +140,57 @@ def sampling_parameters(sampling: str) -> Any:
     )
 
 
-def answer(output: Any) -> Line:
-    """The line for a finished RequestOutput: a completion, or an error where the logits were not finite."""
-    result, metrics, number = output.outputs[0], output.metrics, int(output.request_id)
-    if getattr(metrics, "is_corrupted", False):
-        return {"id": number, "error": NOT_FINITE}
-    completion = {
+@lru_cache(maxsize=64)
+def scoring_parameters(top: int) -> Any:
+    """vLLM's SamplingParams for a score.
+
+    With a prefix found in the cache vLLM would give no log-probabilities for it: the cache is not read.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        prompt_logprobs=top,
+        flat_logprobs=True,
+        detokenize=False,
+        skip_reading_prefix_cache=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def completion(output: Any) -> Line:
+    """The fields of a Completion from a finished RequestOutput."""
+    result = output.outputs[0]
+    return {
         "text": result.text,
         "token_ids": list(result.token_ids),
         "finish_reason": result.finish_reason or "abort",
         "prompt_tokens": len(output.prompt_token_ids),
         "completion_tokens": len(result.token_ids),
-        "ttft_s": getattr(metrics, "first_token_latency", None) or None,
+        "ttft_s": getattr(output.metrics, "first_token_latency", None) or None,
         "logprobs": token_logprobs(result.token_ids, result.logprobs),
     }
-    return {"id": number, "completion": completion}
+
+
+def score(tokenizer: Any, prompt: list[int], token_ids: list[int], entries: list[Entry]) -> Line:
+    """The fields of a Score."""
+    tokens = [
+        {"token_id": ids[0], "logprob": values[0], "top": list(zip(ids[1:], values[1:], strict=True))} for ids, values in entries
+    ]
+    return {
+        "prompt_tokens": len(prompt),
+        "prompt_checksum": checksum(prompt),
+        "tokens": tokens,
+        "pieces": text_pieces(tokenizer, prompt, token_ids),
+    }
+
+
+def ranked(logprobs: Any, count: int) -> list[Entry]:
+    """The last `count` places of vLLM's FlatLogprobs: the token that stands there first, then the alternatives by rank."""
+    places = zip(logprobs.start_indices[-count:], logprobs.end_indices[-count:], strict=True)
+    return [(logprobs.token_ids[begin:end], logprobs.logprobs[begin:end]) for begin, end in places]
 
 
 def token_logprobs(token_ids: list[int], logprobs: Any) -> list[Line] | None:

@@ -20,9 +20,10 @@ from qtrap_agents.backends.identity import identify
 from qtrap_agents.backends.inspector import combine
 from qtrap_agents.backends.launch import Launch, engine_arguments, environment, vllm_version
 from qtrap_agents.backends.process import Child, owned_child
+from qtrap_agents.backends.server_score import NoScores, Scorer
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError
-from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, TokenLogprob
+from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score, TokenLogprob
 
 if TYPE_CHECKING:
     import openai
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 POLL_S = 0.25
 PROBE_TIMEOUT_S = 10.0
+RETRIES = 2
 SERVER = "vllm.entrypoints.openai.api_server"
 VLLM_FIELDS = ("return_token_ids", "return_tokens_as_token_ids")
 
@@ -49,6 +51,7 @@ class ServerArm:
         self._timeout_s = timeout_s
         self._child = child
         self._extras = dict.fromkeys(VLLM_FIELDS, True)
+        self._scorer = Scorer(self._call)
         self.client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key="none" if child else os.environ.get("OPENAI_API_KEY", "none"),
@@ -63,19 +66,45 @@ class ServerArm:
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Answer one chat request; any number may be in flight. Errors as in `Backend.complete`."""
+        started = time.perf_counter()
+        async with self._explained():
+            response = await self._ask(messages, sampling)
+        completion = as_completion(response, sampling.logprobs is not None)
+        return completion.model_copy(update={"latency_s": time.perf_counter() - started})
+
+    async def score(self, messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
+        """The given text token by token; any number may be in flight. Errors as in `Backend.score`."""
         import openai
 
-        started = time.perf_counter()
+        async with self._explained():
+            try:
+                return await self._scorer.score(messages, token_ids, top)
+            except (NoScores, openai.NotFoundError) as error:
+                raise ArmError(
+                    f"arm '{self._name}': the server at {self.client.base_url} gives no log-probabilities of prompts; "
+                    "use vLLM's server, or name a 'checkpoint'"
+                ) from error
+
+    @asynccontextmanager
+    async def _explained(self) -> AsyncIterator[None]:
+        """The client's errors as ours."""
+        import openai
+
         try:
-            response = await self._ask(messages, sampling)
+            yield
         except openai.APITimeoutError:
             raise CompletionError(f"no answer within {self._timeout_s:g} s (engine.request_timeout_s)") from None
         except openai.APIConnectionError as error:
             raise await self._gone(error) from error
         except openai.APIStatusError as error:
             raise CompletionError(_refusal(error)) from error
-        completion = as_completion(response, sampling.logprobs is not None)
-        return completion.model_copy(update={"latency_s": time.perf_counter() - started})
+
+    async def _call(self, path: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Post to a path under `/v1`, or from the server's root with a leading slash; again where the connection broke."""
+        url = f"{str(self.client.base_url).rstrip('/').removesuffix('/v1')}{path}" if path.startswith("/") else path
+        client = self.client.with_options(max_retries=RETRIES)
+        answer = await client.post(url, cast_to=object, body={"model": self._model, **fields})
+        return answer if isinstance(answer, dict) else {}
 
     async def _ask(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
         """The raw response. A server that refuses vLLM's own fields is asked again without them, from then on."""

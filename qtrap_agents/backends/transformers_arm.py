@@ -1,34 +1,50 @@
 """The in-process arm: transformers in a thread, waiting requests gathered into left-padded batches.
 
 For machines without vLLM and as the second opinion on it. A row's tokens depend on its own prompt and seed only, up to
-rounding: each row samples from its own generator.
+rounding: each row samples from its own generator. Completions and scores wait in queues of their own and take turns.
 """
 
 import asyncio
 import importlib.metadata
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from qtrap_agents.backends import checkpoint as files
-from qtrap_agents.backends.chat import NOT_FINITE, prompt_ids
+from qtrap_agents.backends.chat import NOT_FINITE, TEXT_CONTEXT, checksum, decode, prompt_ids, text_pieces
 from qtrap_agents.backends.identity import identify
 from qtrap_agents.backends.inspector import ModelFacts, read_model
 from qtrap_agents.backends.launch import resolve_dtype
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmError, CompletionError
-from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, TokenLogprob
+from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score, TokenLogprob
 
 if TYPE_CHECKING:
     import torch
 
 PACKED = ".weight_packed"
 PACKED_FORMAT = "pack-quantized"
-TEXT_CONTEXT = 8
+LOGITS_AT_ONCE = 2**27
+"""Most logits of one forward pass over given texts: half a GiB in float32."""
 UNPACKED = "the packed weights were unpacked at load: speed and energy of this arm say nothing about 4-bit serving"
+
+Ask = tuple[Sequence[Message], Sampling]
+Reading = tuple[Sequence[Message], Sequence[int], int]
+"""Messages, the ids of the given text, and how many alternatives."""
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Given:
+    """A given text after its prompt; at least one token."""
+
+    prompt: list[int]
+    token_ids: list[int]
+    top: int
 
 
 @dataclass
@@ -61,12 +77,13 @@ class Generator:
         ends = self.model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
         self._pad = self.tokenizer.pad_token_id or 0
+        self._vocabulary = int(self.model.get_input_embeddings().weight.shape[0])
 
     def facts(self) -> ModelFacts:
         """What the loaded model holds."""
         return read_model(self.model, self.dtype, self.device)
 
-    def answer(self, requests: Sequence[tuple[Sequence[Message], Sampling]]) -> list[Completion | CompletionError]:
+    def answer(self, requests: Sequence[Ask]) -> list[Completion | CompletionError]:
         """Answer a batch together; one result or error for each request, in order."""
         started = time.perf_counter()
         rows = [self._row(messages, sampling) for messages, sampling in requests]
@@ -76,8 +93,60 @@ class Generator:
                 self._extend(good, logits, time.perf_counter() - started)
         return [self._result(row) if isinstance(row, Row) else row for row in rows]
 
+    def score(self, requests: Sequence[Reading]) -> list[Score | CompletionError]:
+        """Read the given texts in few forward passes; one score or error for each request, in order."""
+        texts = [self._given(*request) for request in requests]
+        good = [text for text in texts if isinstance(text, Given)]
+        with self._torch.inference_mode():
+            scores = iter([self._scored(text, logits) for text, logits in self._read(good)])
+        return [next(scores) if isinstance(text, Given) else text for text in texts]
+
+    def _prompt(self, messages: Sequence[Message]) -> list[int]:
+        return prompt_ids(self.tokenizer, [{"role": item.role, "content": item.content} for item in messages])
+
+    def _given(self, messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Given | Score | CompletionError:
+        prompt = self._prompt(messages)
+        if not token_ids:
+            return Score(prompt_tokens=len(prompt), prompt_checksum=checksum(prompt), tokens=(), pieces=())
+        if len(prompt) + len(token_ids) > self._context:
+            return CompletionError(
+                f"prompt and given text have {len(prompt)} + {len(token_ids)} tokens, the model takes {self._context}"
+            )
+        unknown = [token for token in token_ids if not 0 <= token < self._vocabulary]
+        if unknown:
+            return CompletionError(f"token id {unknown[0]} is out of the model's vocabulary of {self._vocabulary}")
+        return Given(prompt, list(token_ids), min(top, self._vocabulary))
+
+    def _read(self, texts: list[Given]) -> "Iterator[tuple[Given, torch.Tensor]]":
+        """Each text with the logits [given token, vocabulary] that the model has where the token is to come."""
+        longest = max((len(text.token_ids) for text in texts), default=0)
+        count = max(1, LOGITS_AT_ONCE // max(1, longest * self._vocabulary))
+        for start in range(0, len(texts), count):
+            chunk = texts[start : start + count]
+            tokens, mask = self._padded([text.prompt + text.token_ids[:-1] for text in chunk])
+            output = self.model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                use_cache=False,
+                logits_to_keep=longest,
+            )
+            for text, logits in zip(chunk, output.logits, strict=True):
+                yield text, logits[-len(text.token_ids) :].float()
+
+    def _scored(self, text: Given, logits: "torch.Tensor") -> Score | CompletionError:
+        if not logits.isfinite().all():
+            return CompletionError(NOT_FINITE)
+        places = zip(text.token_ids, logits, strict=True)
+        return Score(
+            prompt_tokens=len(text.prompt),
+            prompt_checksum=checksum(text.prompt),
+            tokens=tuple(self._logprob(token, place, text.top) for token, place in places),
+            pieces=text_pieces(self.tokenizer, text.prompt, text.token_ids),
+        )
+
     def _row(self, messages: Sequence[Message], sampling: Sampling) -> Row | CompletionError:
-        prompt = prompt_ids(self.tokenizer, [{"role": item.role, "content": item.content} for item in messages])
+        prompt = self._prompt(messages)
         if len(prompt) >= self._context:
             return CompletionError(f"the prompt has {len(prompt)} tokens, the model takes {self._context - 1}")
         if sampling.temperature <= 0:
@@ -87,10 +156,7 @@ class Generator:
     def _logits(self, rows: list[Row]) -> "Iterator[torch.Tensor]":
         """Logits [row, vocabulary] of the next token, for as long as one row is unfinished; the caller appends tokens."""
         torch = self._torch
-        width = max((len(row.prompt) for row in rows), default=0)
-        padded = [[self._pad] * (width - len(row.prompt)) + row.prompt for row in rows]
-        tokens = torch.tensor(padded, device=self.device)
-        mask = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows], device=self.device)
+        tokens, mask = self._padded([row.prompt for row in rows])
         cache = None
         while any(row.finish_reason is None for row in rows):
             positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
@@ -106,6 +172,13 @@ class Generator:
             yield output.logits[:, -1].float()
             tokens = torch.tensor([[row.tokens[-1] if row.tokens else self._pad] for row in rows], device=self.device)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+
+    def _padded(self, texts: list[list[int]]) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Token ids [text, place], padded on the left, and the mask of what is no padding."""
+        width = max(map(len, texts), default=0)
+        tokens = [[self._pad] * (width - len(text)) + text for text in texts]
+        mask = [[0] * (width - len(text)) + [1] * len(text) for text in texts]
+        return self._torch.tensor(tokens, device=self.device), self._torch.tensor(mask, device=self.device)
 
     def _extend(self, rows: list[Row], logits: "torch.Tensor", elapsed_s: float) -> None:
         """Append one token to every unfinished row, or finish it."""
@@ -150,9 +223,7 @@ class Generator:
     def _decode(self, row: Row) -> str:
         """The text as it continues the prompt, so that a leading space is kept, as vLLM does."""
         before = row.prompt[-TEXT_CONTEXT:]
-        known = str(self.tokenizer.decode(before, skip_special_tokens=True))
-        whole = str(self.tokenizer.decode(before + row.tokens, skip_special_tokens=True))
-        return whole[len(known) :]
+        return decode(self.tokenizer, before + row.tokens)[len(decode(self.tokenizer, before)) :]
 
     def _result(self, row: Row) -> Completion | CompletionError:
         if row.finish_reason == NOT_FINITE:
@@ -168,52 +239,75 @@ class Generator:
         )
 
 
-class TransformersArm:
-    """Collects the requests that wait and answers up to `max_num_seqs` of them at a time."""
+class Queue(Generic[Request, Result]):
+    """Collects the requests of one kind that wait and answers up to `limit` of them at a time, when it is their turn."""
 
-    def __init__(self, generator: Generator, identity: ArmIdentity, max_num_seqs: int) -> None:
-        self.identity = identity
-        self._generator = generator
-        self._limit = max_num_seqs
-        self._waiting: list[tuple[Sequence[Message], Sampling, asyncio.Future[Completion]]] = []
+    def __init__(
+        self, answer: Callable[[Sequence[Request]], Sequence[Result | CompletionError]], limit: int, turn: asyncio.Lock
+    ) -> None:
+        self._answer = answer
+        self._limit = limit
+        self._turn = turn
+        self._waiting: list[tuple[Request, asyncio.Future[Result]]] = []
         self._wake = asyncio.Event()
 
-    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
-        """Answer one chat request; those that wait meanwhile share a batch. Errors as in `Backend.complete`."""
-        started = time.perf_counter()
-        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-        self._waiting.append((messages, sampling, future))
+    async def ask(self, request: Request) -> Result:
+        """The answer; those that wait meanwhile share a batch."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
         self._wake.set()
-        completion = await future
-        latency_s = time.perf_counter() - started
-        ttft_s = None if completion.ttft_s is None else min(latency_s, completion.ttft_s)
-        return completion.model_copy(update={"latency_s": latency_s, "ttft_s": ttft_s})
+        return await future
 
     async def collect(self) -> None:
         """Serve batches until cancelled."""
         while True:
             await self._wake.wait()
             await asyncio.sleep(0)
-            batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
-            if not self._waiting:
-                self._wake.clear()
-            live = [entry for entry in batch if not entry[2].done()]
-            await self._serve(live)
+            async with self._turn:
+                batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+                if not self._waiting:
+                    self._wake.clear()
+                await self._serve([entry for entry in batch if not entry[1].done()])
 
-    async def _serve(self, batch: list[tuple[Sequence[Message], Sampling, asyncio.Future[Completion]]]) -> None:
-        requests = [(messages, sampling) for messages, sampling, _ in batch]
-        results: Sequence[Completion | Exception]
+    async def _serve(self, batch: list[tuple[Request, asyncio.Future[Result]]]) -> None:
+        results: Sequence[Result | Exception]
         try:
-            results = await asyncio.to_thread(self._generator.answer, requests)
+            results = await asyncio.to_thread(self._answer, [request for request, _ in batch])
         except Exception as error:
             results = [_as_our_error(error)] * len(batch)
-        for (_, _, future), result in zip(batch, results, strict=True):
+        for (_, future), result in zip(batch, results, strict=True):
             if future.done():
                 continue
             if isinstance(result, Exception):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+class TransformersArm:
+    """Answers up to `max_num_seqs` waiting requests at a time."""
+
+    def __init__(self, generator: Generator, identity: ArmIdentity, max_num_seqs: int) -> None:
+        self.identity = identity
+        turn = asyncio.Lock()
+        self._completions = Queue[Ask, Completion](generator.answer, max_num_seqs, turn)
+        self._scores = Queue[Reading, Score](generator.score, max_num_seqs, turn)
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """Answer one chat request; those that wait meanwhile share a batch. Errors as in `Backend.complete`."""
+        started = time.perf_counter()
+        completion = await self._completions.ask((messages, sampling))
+        latency_s = time.perf_counter() - started
+        ttft_s = None if completion.ttft_s is None else min(latency_s, completion.ttft_s)
+        return completion.model_copy(update={"latency_s": latency_s, "ttft_s": ttft_s})
+
+    async def score(self, messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
+        """The given text token by token; those that wait meanwhile share a batch. Errors as in `Backend.score`."""
+        return await self._scores.ask((messages, token_ids, top))
+
+    async def collect(self) -> None:
+        """Serve batches until cancelled."""
+        await asyncio.gather(self._completions.collect(), self._scores.collect())
 
 
 @asynccontextmanager

@@ -13,7 +13,6 @@ from qtrap_agents.errors import CompletionError
 from qtrap_agents.evidence import Change, Replay
 from qtrap_agents.premises import parse_steps, parse_value
 from qtrap_agents.runner import Plan, as_trace
-from qtrap_agents.semantics import same_value
 from qtrap_agents.suites.catalog import Suite
 from qtrap_agents.types import Completion, Hop, Message, Premise, Sampling, Task, Trace, Value
 from qtrap_agents.workflows.drive import drive
@@ -130,11 +129,3 @@ def premises_of(hop: Hop, completion: Completion, suite: Suite) -> tuple[Premise
         return tuple(parse_steps(completion.text, suite.parser))
     (premise,) = hop.premises
     return (premise.model_copy(update={"text": completion.text, "value": parse_value(completion.text, suite.parser)}),)
-
-
-def states_the_same(left: Iterable[Premise], right: Iterable[Premise]) -> bool:
-    """True where both state the same premises with the same values; nothing readable is equal to nothing readable."""
-    ours, theirs = ({premise.id: premise.value for premise in side} for side in (left, right))
-    return ours.keys() == theirs.keys() and all(
-        value is theirs[name] is None or same_value(value, theirs[name]) for name, value in ours.items()
-    )

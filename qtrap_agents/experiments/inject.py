@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from qtrap_agents.analysis.faults import possible
+from qtrap_agents.analysis.faults import ALL_KINDS, possible
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.errors import ConfigError, StoreError
 from qtrap_agents.evidence import Change, FaultKind, Replay
@@ -31,9 +31,6 @@ class FaultPlan(Record):
         """Name of the directory that keeps these faults."""
         every = len(self.kinds) == len(ALL_KINDS)
         return f"{'any' if every else '-'.join(self.kinds)}-at-{self.at}-s{self.seed}"
-
-
-ALL_KINDS: tuple[FaultKind, ...] = ("off-by-one", "digit", "name", "drop", "swap")
 
 
 class Fault(NamedTuple):
@@ -107,7 +104,7 @@ def _draw(task: Task, trace: Trace, plan: FaultPlan) -> Change | str:
         return f"it has fewer than {plan.at} hops"
     hop_id, premise = stated[place]
     for kind in draw.sample(plan.kinds, len(plan.kinds)):
-        value = possible(gold[premise.id], task, gold[premise.id].value, kind, draw)
+        value = possible(gold[premise.id], task, kind, draw)
         if kind == "drop" or value is not None:
             return Change(kind="inject", hop_id=hop_id, premise=premise.id, value=value, fault=kind)
     return f"no fault of kind {' or '.join(plan.kinds)} fits a premise like {gold[premise.id].value!r}"

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
+from qtrap_agents.analysis.causes import states_the_same
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.errors import StoreError
 from qtrap_agents.evidence import Change, Replay, Reply
-from qtrap_agents.experiments.branch import Known, replay, states_the_same
+from qtrap_agents.experiments.branch import Known, replay
 from qtrap_agents.experiments.passes import Bench
 from qtrap_agents.experiments.replays import HOPS_PER_JOB, ask_again
 from qtrap_agents.store import Journal, Lines, RunDirectory

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from qtrap_agents.analysis.causes import states_the_same
 from qtrap_agents.analysis.graph import judge
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.errors import ArmError, CompletionError, ConfigError, StoreError
 from qtrap_agents.evidence import Change, Replay, Reply
-from qtrap_agents.experiments.branch import Known, premises_of, replay, states_the_same
+from qtrap_agents.experiments.branch import Known, premises_of, replay
 from qtrap_agents.experiments.passes import Bench
 from qtrap_agents.runner import Plan
 from qtrap_agents.semantics import same_value
@@ -276,8 +277,9 @@ class Experiment:
             yield Attempt(recorded, recorded.arm, (Change(kind="swap", hop_id=hop.id, arm=other),), swapped)
 
     def _repairs(self, task_id: str, recorded: Trace) -> Iterator[Attempt]:
-        """One premise by gold, wherever it is in error."""
-        wrong = {premise.id for premise in judge(recorded, self.chains.tasks[task_id]) if premise.is_error}
+        """One premise by gold, wherever an error was born."""
+        judged = judge(recorded, self.chains.tasks[task_id])
+        wrong = {premise.id for premise in judged if premise.is_error and premise.origin != "inherited"}
         for hop in recorded.hops:
             for premise in hop.premises:
                 if premise.id in wrong:

@@ -1,58 +1,47 @@
 """`qtrap compare`: run directories in, one record with every arm's summary, verified identity and cost out.
 
 Reads stored traces only. What could make a comparison unfair (other sampling, other tasks, unfinished arms, other
-activations) is never silent: it becomes a line in `RunComparison.warnings`.
+activations) is never silent: it becomes a line in `RunComparison.warnings`. The second serving of the baseline is no arm of
+the comparison; it gives the noise floor that effects are held against.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
+from qtrap_agents.analysis.agreement import HopAgreement
+from qtrap_agents.analysis.effect import Contrast, NoiseFloor, Paired
+from qtrap_agents.analysis.paired import METHODS
 from qtrap_agents.analysis.statistics import Horizon, Interval, wilson
-from qtrap_agents.analysis.summary import ArmSummary, Cell, Comparison, Cost, Failures, Paired, summarise
-from qtrap_agents.config import EngineConfig
+from qtrap_agents.analysis.summary import ArmSummary, Cell, Comparison, Failures, Key, compare_arms
 from qtrap_agents.errors import ConfigError, StoreError, unknown
-from qtrap_agents.store import ArmTotals, RunDirectory
-from qtrap_agents.types import ArmIdentity, Record, Task, Trace
-
-IRRELEVANT = frozenset({"start_timeout_s", "request_timeout_s"})
-"""Engine settings that change no result."""
+from qtrap_agents.report.served import ArmFacts, ArmReader, ServedArm, agreement, run_names, served_arms, settings
+from qtrap_agents.store import Lines, RunDirectory
+from qtrap_agents.types import ArmIdentity, Record, Task
 
 
-class ArmFacts(Record):
-    """What belongs to an arm beside its summary.
+class SecondServing(Record):
+    """The baseline served once more. `fresh` is False where it was a server that had been running all the while."""
 
-    `label` is what reports call it: its name, or `name@run` where several runs have an arm of that name. `done` of
-    `total` tasks have a stored trace. `error_kinds` counts the messages of traces that ended in an error.
-    """
-
-    label: str
-    arm: str
-    run: str
-    path: str
-    done: int
-    total: int
-    error_kinds: dict[str, int]
-    identity: ArmIdentity | None
-    totals: ArmTotals
-
-    @property
-    def finished(self) -> bool:
-        """True where every task of the run has a trace."""
-        return self.done >= self.total
+    facts: ArmFacts
+    hops: HopAgreement
+    fresh: bool
 
 
 class RunComparison(Record):
     """Arms of one or several runs against a baseline. `facts` and `comparison.arms` have the same order and names.
 
-    `tasks_per_depth` maps the path of a run to its configured number of tasks for each suite, depth and seed.
+    `tasks_per_depth` maps the path of a run to its configured number of tasks for each suite, depth and seed. `again` is
+    what the noise floor was taken from; where it is None, `floor_hint` says how to have it measured.
     """
 
     comparison: Comparison
     facts: tuple[ArmFacts, ...]
     warnings: tuple[str, ...]
     tasks_per_depth: dict[str, int]
+    again: SecondServing | None = None
+    floor_hint: str = ""
 
     def arm_facts(self, label: str) -> ArmFacts:
         """The facts of that arm. Raises KeyError."""
@@ -68,27 +57,6 @@ class RunComparison(Record):
         return tuple(dict.fromkeys(cell.suite for cell in cells if cell.suite is not None))
 
 
-class _Place(NamedTuple):
-    run: RunDirectory
-    run_name: str
-    arm: str
-
-
-class _Seen:
-    """Counts the traces of an arm while somebody else reads them."""
-
-    def __init__(self) -> None:
-        self.tasks: set[str] = set()
-        self.errors: Counter[str] = Counter()
-
-    def watch(self, traces: Iterable[Trace]) -> Iterator[Trace]:
-        for trace in traces:
-            self.tasks.add(trace.task_id)
-            if trace.error is not None:
-                self.errors[trace.error] += 1
-            yield trace
-
-
 def compare_runs(runs: Sequence[RunDirectory], baseline: str | None = None, margin: float = 0.02) -> RunComparison:
     """Compare the arms of one or several runs.
 
@@ -101,30 +69,59 @@ def compare_runs(runs: Sequence[RunDirectory], baseline: str | None = None, marg
         StoreError: no arm has a stored trace, or a run cannot be read.
     """
     distinct = list({run.path.resolve(): run for run in runs}.values())
-    tasks = [run.tasks() for run in distinct]
-    places = _labelled(distinct)
-    if not places:
+    served = {arm.label: arm for arm in served_arms(distinct)}
+    if not served:
         raise StoreError(f"{distinct[0].path}: no arm has a stored trace; `qtrap run --resume {distinct[0].path}` goes on")
-    merged = _merged(distinct, tasks)
-    chosen, doubt = _baseline(distinct, places, baseline)
-    seen = {label: _Seen() for label in places}
-    totals = {label: place.run.totals(place.arm) for label, place in places.items()}
-    comparison = summarise(
-        {label: seen[label].watch(place.run.traces(place.arm)) for label, place in places.items()},
-        merged,
-        chosen,
-        {label: Cost(wall_s=total.wall_s, energy_j=total.energy_j) for label, total in totals.items()},
-        margin,
-    )
-    sizes = {run.path: len(own) for run, own in zip(distinct, tasks, strict=True)}
-    facts = tuple(_facts(label, place, sizes[place.run.path], seen[label], totals[label]) for label, place in places.items())
-    warnings = [*doubt, *_progress_doubts(distinct, facts, sizes), *_run_doubts(distinct, tasks), *_arm_doubts(facts, chosen)]
+    tasks = {run.path: run.task_index() for run in distinct}
+    keys = _keys(tasks) if len(distinct) > 1 else {}
+    chosen, doubt = _baseline(distinct, served, baseline)
+    read = _Reading(distinct, served, chosen, tasks)
+    facts, again = read.facts(), read.second_serving()
     return RunComparison(
-        comparison=comparison,
+        comparison=read.compared(margin),
         facts=facts,
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys((*doubt, *_doubts(read, keys, facts, again)))),
         tasks_per_depth={str(run.path): run.config.tasks_per_depth for run in distinct},
+        again=again,
+        floor_hint="" if again else _floor_hint(served[chosen]),
     )
+
+
+class _Reading:
+    """All arms of a comparison and the second serving of its baseline, each read once."""
+
+    def __init__(
+        self,
+        runs: Sequence[RunDirectory],
+        served: Mapping[str, ServedArm],
+        baseline: str,
+        tasks: Mapping[Path, Lines[Task]],
+    ) -> None:
+        by_seed = any(len(arm.places) > 1 for arm in served.values())
+        second = served[baseline].again
+        self.runs, self.served, self.baseline = runs, served, baseline
+        self.readers = {label: ArmReader(arm, tasks, by_seed) for label, arm in served.items()}
+        self.again = ArmReader(second, tasks, by_seed) if second is not None else None
+        self.names = run_names(runs)
+        self.sizes = {path: len(own) for path, own in tasks.items()}
+
+    def compared(self, margin: float) -> Comparison:
+        seen = {label: reader.seen for label, reader in self.readers.items()}
+        costs = {label: reader.cost for label, reader in self.readers.items()}
+        return compare_arms(seen, self.baseline, costs, margin, self.again.seen if self.again else None)
+
+    def facts(self) -> tuple[ArmFacts, ...]:
+        return tuple(self._facts(reader) for reader in self.readers.values())
+
+    def second_serving(self) -> SecondServing | None:
+        if self.again is None:
+            return None
+        first = self.served[self.baseline]
+        fresh = not any(place.config.base_url for place in first.places)
+        return SecondServing(facts=self._facts(self.again), hops=agreement(first, self.again.arm), fresh=fresh)
+
+    def _facts(self, reader: ArmReader) -> ArmFacts:
+        return reader.facts(self.names[reader.arm.first.run.path], self.sizes)
 
 
 def comparison_json(report: RunComparison) -> dict[str, Any]:
@@ -134,6 +131,8 @@ def comparison_json(report: RunComparison) -> dict[str, Any]:
         "baseline": comparison.baseline,
         "margin": comparison.margin,
         "warnings": list(report.warnings),
+        "noise_floor": _noise_json(report),
+        "noise_floor_hint": report.floor_hint or None,
         "arms": [_arm_json(summary, report.arm_facts(summary.arm)) for summary in comparison.arms],
     }
 
@@ -150,92 +149,70 @@ def total_cell(cells: Iterable[Cell], suite: str | None) -> Cell:
     )
 
 
-def has_traces(run: RunDirectory, arm: str) -> bool:
-    """True where the arm has at least one stored trace."""
-    return next(run.traces(arm), None) is not None
-
-
-def _labelled(runs: Sequence[RunDirectory]) -> dict[str, _Place]:
-    """Label -> place of every arm that has traces."""
-    ids = Counter(run.id for run in runs)
-    places = [
-        _Place(run, run.id if ids[run.id] == 1 else str(run.path), arm)
-        for run in runs
-        for arm in run.arms()
-        if has_traces(run, arm)
-    ]
-    names = Counter(place.arm for place in places)
-    return {place.arm if names[place.arm] == 1 else f"{place.arm}@{place.run_name}": place for place in places}
-
-
-def _merged(runs: Sequence[RunDirectory], tasks: Sequence[Mapping[str, Task]]) -> dict[str, Task]:
-    merged: dict[str, Task] = {}
-    for run, own in zip(runs, tasks, strict=True):
-        for task_id, task in own.items():
-            known = merged.setdefault(task_id, task)
-            if (known.question, known.answer, known.premises) != (task.question, task.answer, task.premises):
-                raise ConfigError(
-                    f"{run.path}: task '{task_id}' asks something else there than in {runs[0].path}; "
-                    f"compare runs whose suites have the same parameters"
-                )
-    return merged
-
-
-def _baseline(runs: Sequence[RunDirectory], places: Mapping[str, _Place], wanted: str | None) -> tuple[str, list[str]]:
+def _baseline(runs: Sequence[RunDirectory], served: Mapping[str, ServedArm], wanted: str | None) -> tuple[str, list[str]]:
     """The label of the baseline, and a warning where it is not the configured one."""
-    if wanted is not None and wanted in places:
+    if wanted is not None and wanted in served:
         return wanted, []
     if wanted is not None:
-        several = [label for label, place in places.items() if place.arm == wanted]
+        several = [label for label, arm in served.items() if arm.first.arm == wanted]
         if several:
             raise ConfigError(f"baseline arm '{wanted}' is in several runs: choose {' or '.join(several)}")
         if any(wanted == arm.name for run in runs for arm in run.config.arms):
             raise StoreError(f"baseline arm '{wanted}' has no stored trace yet; finish its run with `qtrap run --resume RUN`")
-        raise ConfigError(unknown("baseline arm", wanted, places))
+        raise ConfigError(unknown("baseline arm", wanted, served))
     configured = runs[0].config.baseline_arm
-    for label, place in places.items():
-        if place.run is runs[0] and place.arm == configured:
+    for label, arm in served.items():
+        if any(place.run is runs[0] and place.arm == configured for place in arm.places):
             return label, []
-    first = next(iter(places))
+    first = next(iter(served))
     return first, [f"the baseline arm '{configured}' has no stored trace yet: '{first}' stands in for it"]
 
 
-def _facts(label: str, place: _Place, total: int, seen: _Seen, totals: ArmTotals) -> ArmFacts:
-    return ArmFacts(
-        label=label,
-        arm=place.arm,
-        run=place.run_name,
-        path=str(place.run.path),
-        done=len(seen.tasks),
-        total=total,
-        error_kinds=dict(seen.errors.most_common()),
-        identity=place.run.identity(place.arm),
-        totals=totals,
-    )
+def _floor_hint(baseline: ServedArm) -> str:
+    """How the noise floor of this baseline can be had."""
+    run, arm = baseline.first
+    if arm != run.config.baseline_arm:
+        return f"the run serves '{run.config.baseline_arm}' twice, not '{arm}'; a run with 'baseline: {arm}' measures it"
+    if len(run.config.arms) < 2:
+        return "a run with both arms in it measures it"
+    switch = "" if run.config.noise_floor else " --noise-floor"
+    return f"`qtrap run --resume {run.path}{switch}` measures it"
 
 
-def _progress_doubts(runs: Sequence[RunDirectory], facts: Sequence[ArmFacts], sizes: Mapping[Any, int]) -> Iterator[str]:
-    """Arms that are not finished, or not begun."""
-    done = {(facts.path, facts.arm): facts for facts in facts}
-    for run in runs:
-        for arm in run.config.arms:
-            arm_facts = done.get((str(run.path), arm.name))
-            label = arm_facts.label if arm_facts else arm.name
-            finished = arm_facts.done if arm_facts else 0
-            if finished < sizes[run.path]:
-                yield (
-                    f"{label} is unfinished: {finished:,} of {sizes[run.path]:,} tasks done; "
-                    f"`qtrap run --resume {run.path}` finishes it"
-                )
+def _doubts(
+    read: _Reading, keys: Mapping[Path, set[Key]], facts: Sequence[ArmFacts], again: SecondServing | None
+) -> Iterator[str]:
+    """What could make the comparison unfair."""
+    yield from _progress_doubts(read)
+    yield from _run_doubts(read.runs, keys, read.served.values())
+    yield from _repeat_doubts(read.served.values())
+    yield from _arm_doubts(facts, read.baseline)
+    if again is not None:
+        yield from _again_doubts(again.facts, next(arm for arm in facts if arm.label == read.baseline))
 
 
-def _run_doubts(runs: Sequence[RunDirectory], tasks: Sequence[Mapping[str, Task]]) -> Iterator[str]:
+def _progress_doubts(read: _Reading) -> Iterator[str]:
+    """Arms that are not finished, or not begun; a second serving that has not begun is left to the floor's hint."""
+    readers = [*read.readers.values(), *([read.again] if read.again else [])]
+    known = {(path, reader.arm.first.arm): (reader.arm.label, done) for reader in readers for path, done in reader.done.items()}
+    for run in read.runs:
+        total = read.sizes[run.path]
+        for arm in run.config.served_arms:
+            label, done = known.get((run.path, arm.name), (arm.name, total if arm.name == run.config.again_arm else 0))
+            if done < total:
+                yield f"{label} is unfinished: {done:,} of {total:,} tasks done; `qtrap run --resume {run.path}` finishes it"
+
+
+def _run_doubts(runs: Sequence[RunDirectory], keys: Mapping[Path, set[Key]], served: Iterable[ServedArm]) -> Iterator[str]:
     """Runs that differ in more than their arms."""
-    for (left, left_tasks), (right, right_tasks) in combinations(zip(runs, tasks, strict=True), 2):
+    together = [{place.run.path for place in arm.places} for arm in served]
+    for left, right in combinations(runs, 2):
         pair = f"{left.id} and {right.id}"
+        repeated = any({left.path, right.path} <= paths for paths in together)
         for field, values in _differences(left, right).items():
-            yield f"{pair} differ in {field} ({values[0]!r}, {values[1]!r}): their arms differ in more than precision"
-        left_keys, right_keys = (_keys(own) for own in (left_tasks, right_tasks))
+            if not (repeated and field == "sampling.seed"):
+                yield f"{pair} differ in {field} ({values[0]!r}, {values[1]!r}): their arms differ in more than precision"
+        left_keys, right_keys = keys[left.path], keys[right.path]
         if left_keys != right_keys:
             common = len(left_keys & right_keys)
             yield (
@@ -244,23 +221,43 @@ def _run_doubts(runs: Sequence[RunDirectory], tasks: Sequence[Mapping[str, Task]
             )
 
 
-def _keys(tasks: Mapping[str, Task]) -> set[tuple[str, int]]:
-    return {(task.id, task.seed) for task in tasks.values()}
+def _repeat_doubts(served: Iterable[ServedArm]) -> Iterator[str]:
+    """Arms that are taken together over several runs."""
+    for label, places in served:
+        if len(places) > 1:
+            yield (
+                f"{label} is taken together over {len(places)} runs with different sampling seeds: differences are clustered by "
+                f"task, but the intervals of success and H50 count repeated answers as independent and are too narrow"
+            )
+        checksums = {identity.checksum for place in places if (identity := place.run.identity(place.arm)) is not None}
+        if len(checksums) > 1:
+            yield f"{label} served different weights in the runs that are taken together"
+
+
+def _keys(tasks: Mapping[Path, Lines[Task]]) -> dict[Path, set[Key]]:
+    """Task ids and seeds of every run, read task by task. Raises ConfigError where one id means two questions."""
+    first: dict[str, Path] = {}
+    keys: dict[Path, set[Key]] = {path: set() for path in tasks}
+    for path, own in tasks.items():
+        for task_id, task in own.items():
+            keys[path].add((task_id, task.seed))
+            known = first.setdefault(task_id, path)
+            if known != path and not _same_question(task, tasks[known][task_id]):
+                raise ConfigError(
+                    f"{path}: task '{task_id}' asks something else there than in {known}; "
+                    f"compare runs whose suites have the same parameters"
+                )
+    return keys
+
+
+def _same_question(left: Task, right: Task) -> bool:
+    return (left.question, left.answer, left.premises) == (right.question, right.answer, right.premises)
 
 
 def _differences(left: RunDirectory, right: RunDirectory) -> dict[str, tuple[object, object]]:
     """Settings that two runs do not share, by their field in the configuration or the environment."""
-    ours, theirs = _settings(left), _settings(right)
+    ours, theirs = settings(left), settings(right)
     return {name: (ours.get(name), theirs.get(name)) for name in ours if ours.get(name) != theirs.get(name)}
-
-
-def _settings(run: RunDirectory) -> dict[str, object]:
-    config, environment = run.config, run.environment()
-    settings: dict[str, object] = {"workflow": config.workflow.name, "workflow.params": config.workflow.params}
-    settings |= {f"sampling.{name}": value for name, value in config.sampling.model_dump().items()}
-    engine = ((name, getattr(config.engine, name)) for name in EngineConfig.model_fields if name not in IRRELEVANT)
-    settings |= {f"engine.{name}": value for name, value in engine}
-    return settings | {name: environment.get(name) for name in ("cpu", "gpus")}
 
 
 def _arm_doubts(facts: Sequence[ArmFacts], baseline: str) -> Iterator[str]:
@@ -283,6 +280,16 @@ def _identity_doubts(label: str, identity: ArmIdentity, baseline: str, reference
         yield f"{label} and {baseline} serve the same weights: their difference is the noise floor, not an effect of precision"
 
 
+def _again_doubts(again: ArmFacts, baseline: ArmFacts) -> Iterator[str]:
+    """A second serving that was another model."""
+    ours, theirs = (facts.identity.checksum if facts.identity else None for facts in (again, baseline))
+    if ours != theirs:
+        yield (
+            f"{again.label} and {baseline.label} served different weights ({(ours or 'unknown')[:8]}, "
+            f"{(theirs or 'unknown')[:8]}): their difference is no noise floor"
+        )
+
+
 def _arm_json(summary: ArmSummary, facts: ArmFacts) -> dict[str, Any]:
     total = total_cell(summary.cells, None)
     return {
@@ -290,6 +297,7 @@ def _arm_json(summary: ArmSummary, facts: ArmFacts) -> dict[str, Any]:
         "arm": facts.arm,
         "run": facts.run,
         "path": facts.path,
+        "repeats": list(facts.repeats),
         "identity": facts.identity.model_dump(mode="json") if facts.identity else None,
         "n": summary.n,
         "errors": summary.errors,
@@ -339,9 +347,42 @@ def _failures_json(failures: Failures) -> dict[str, Any]:
 
 
 def _paired_json(paired: Paired) -> dict[str, Any]:
-    counts = paired.counts
-    return paired.model_dump(mode="json") | {
+    verdict = {"verdict", "p_holm", "further_tasks", "inside_floor"}
+    return _contrast_json(paired) | paired.model_dump(mode="json", include=verdict)
+
+
+def _floor_json(floor: NoiseFloor | None) -> dict[str, Any] | None:
+    return None if floor is None else _contrast_json(floor) | {"limit": floor.limit}
+
+
+def _contrast_json(contrast: Contrast) -> dict[str, Any]:
+    counts, intervals = contrast.counts, contrast.intervals
+    known = {"interval": intervals.interval, "score": intervals.score, "bootstrap": intervals.bootstrap}
+    shown = {
+        name: interval.model_dump(mode="json") | {"method": METHODS[name]} if interval is not None and counts.n else None
+        for name, interval in known.items()
+    }
+    return {
         "counts": counts.model_dump(mode="json") | {"n": counts.n, "discordant": counts.lost + counts.gained},
+        "tasks": contrast.tasks,
         "difference": counts.difference,
-        "difference_interval": _interval_json(paired.difference if counts.n else None),
+        "difference_interval": shown.pop("interval"),
+        "intervals": shown,
+        "design_effect": intervals.design_effect,
+        "p": contrast.p,
+        "p_unit": contrast.unit,
+    }
+
+
+def _noise_json(report: RunComparison) -> dict[str, Any] | None:
+    again, comparison = report.again, report.comparison
+    if again is None:
+        return None
+    hops = again.hops
+    return {
+        **again.facts.model_dump(mode="json"),
+        "fresh": again.fresh,
+        "against_baseline": _floor_json(comparison.floor),
+        "against_baseline_by_suite": {suite: _floor_json(floor) for suite, floor in comparison.suite_floors.items()},
+        "hops": hops.model_dump(mode="json") | {"rate": hops.rate, "interval": _interval_json(hops.interval)},
     }

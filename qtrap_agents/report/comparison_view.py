@@ -9,8 +9,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from qtrap_agents.analysis.effect import Contrast
 from qtrap_agents.analysis.summary import ArmSummary, Cell
-from qtrap_agents.report.comparison import ArmFacts, RunComparison, total_cell
+from qtrap_agents.report.comparison import RunComparison, total_cell
 from qtrap_agents.report.format import (
     NOT_MEASURED,
     NOTHING,
@@ -24,9 +25,13 @@ from qtrap_agents.report.format import (
     seconds,
     significant,
 )
+from qtrap_agents.report.served import ArmFacts
 from qtrap_agents.report.table import new_table, print_table
 from qtrap_agents.report.wording import (
     difference_words,
+    flips_words,
+    floor_sentence,
+    floor_words,
     horizon_words,
     next_command,
     null_words,
@@ -65,6 +70,9 @@ def render_comparison(report: RunComparison, console: Console) -> None:
         print_table(_figures(report, part), console)
     if any(fit.extrapolated for arm in report.comparison.arms for fit in (arm.horizon, *arm.suite_horizons.values())):
         console.print(plain("≈ lies outside the depths that were tried", style="dim"))
+        console.print()
+    if any(paired.inside_floor for arm in report.comparison.arms for paired in arm.suites_against.values()):
+        console.print(plain("~ is inside the noise floor of its suite", style="dim"))
         console.print()
     _render_verdicts(report, console)
 
@@ -204,26 +212,40 @@ def _styled(text: str) -> Text:
 
 
 def _sections(report: RunComparison) -> list[tuple[str, list[tuple[str, Figure]]]]:
-    margin = f"{100 * report.comparison.margin:g}"
+    several = len(report.suites) > 1 and len(report.facts) > 1
     return [
-        ("", _success_figures(margin)),
-        *([("verdict by suite", _suite_verdicts(report.suites))] if len(report.suites) > 1 and len(report.facts) > 1 else []),
+        ("", _success_figures(report)),
+        *([("verdict by suite", _suite_verdicts(report))] if several else []),
         ("horizon H50, in hops", _horizon_figures(report.suites)),
         ("premises against gold", _premise_figures()),
         ("cost", _cost_figures()),
     ]
 
 
-def _success_figures(margin: str) -> list[tuple[str, Figure]]:
+def _success_figures(report: RunComparison) -> list[tuple[str, Figure]]:
+    floor: tuple[str, Figure] = ("against the noise floor", lambda arm, _: floor_words(arm.against) if arm.against else NOTHING)
     return [
         ("tasks run", lambda arm, facts: f"{arm.n:,}" + ("" if facts.finished else f" of {facts.total:,}")),
         ("ended in an error", lambda arm, _: f"{arm.errors:,}"),
         ("success", _success),
-        ("difference", lambda arm, _: difference_words(arm.against) if arm.against else NOTHING),
-        (f"verdict (margin {margin} points)", lambda arm, _: verdict_words(arm.against) if arm.against else NOTHING),
-        ("flips: lost / gained", _flips),
+        ("difference", lambda arm, _: _shown(report, arm.against, difference_words)),
+        (f"verdict (margin {100 * report.comparison.margin:g} points)", _verdict),
+        *([floor] if len(report.facts) > 1 else []),
+        ("flips: lost / gained", lambda arm, _: _shown(report, arm.against, flips_words)),
         ("exact McNemar p (Holm)", _mcnemar),
     ]
+
+
+def _shown(report: RunComparison, against: Contrast | None, words: Callable[[Contrast], str]) -> str:
+    """Of the baseline, what it does to itself."""
+    if against is not None:
+        return words(against)
+    floor = report.comparison.floor
+    return NOTHING if floor is None else f"A/A {words(floor)}"
+
+
+def _verdict(arm: ArmSummary, _: ArmFacts) -> str:
+    return verdict_words(arm.against) if arm.against else NOTHING
 
 
 def _horizon_figures(suites: Sequence[str]) -> list[tuple[str, Figure]]:
@@ -235,16 +257,23 @@ def _horizon_figures(suites: Sequence[str]) -> list[tuple[str, Figure]]:
     return rows + [(f"  {suite}", _suite_horizon(suite)) for suite in suites if len(suites) > 1]
 
 
-def _suite_verdicts(suites: Sequence[str]) -> list[tuple[str, Figure]]:
-    return [(f"  {suite}", _suite_verdict(suite)) for suite in suites]
+def _suite_verdicts(report: RunComparison) -> list[tuple[str, Figure]]:
+    return [(f"  {suite}", _suite_verdict(report, suite)) for suite in report.suites]
 
 
-def _suite_verdict(suite: str) -> Figure:
+def _suite_verdict(report: RunComparison, suite: str) -> Figure:
     def figure(arm: ArmSummary, _: ArmFacts) -> str:
         paired = arm.suites_against.get(suite)
-        return f"{paired.verdict}, {difference_words(paired).replace(' points', '')}" if paired else NOTHING
+        if paired is None:
+            floor = report.comparison.suite_floors.get(suite) if arm.against is None else None
+            return NOTHING if floor is None else f"A/A {_difference(floor)}"
+        return f"{paired.verdict}, {_difference(paired)}{' ~' if paired.inside_floor else ''}"
 
     return figure
+
+
+def _difference(contrast: Contrast) -> str:
+    return difference_words(contrast).replace(" points", "")
 
 
 def _suite_horizon(suite: str) -> Figure:
@@ -280,17 +309,11 @@ def _success(arm: ArmSummary, _: ArmFacts) -> str:
     return percent_between(total.success, total.interval.low, total.interval.high)
 
 
-def _flips(arm: ArmSummary, _: ArmFacts) -> str:
-    if arm.against is None or not arm.against.counts.n:
-        return NOTHING
-    counts = arm.against.counts
-    return f"{counts.lost:,} / {counts.gained:,} of {counts.n:,} pairs"
-
-
 def _mcnemar(arm: ArmSummary, _: ArmFacts) -> str:
     if arm.against is None or not arm.against.counts.n:
         return NOTHING
-    return f"{p_value(arm.against.p)} ({p_value(arm.against.p_holm)})"
+    unit = " of tasks" if arm.against.unit == "tasks" else ""
+    return f"{p_value(arm.against.p)} ({p_value(arm.against.p_holm)}){unit}"
 
 
 def _wrong(arm: ArmSummary, _: ArmFacts) -> str:
@@ -334,6 +357,8 @@ def _number(number: float | None, absent: str = NOTHING) -> str:
 
 
 def _render_verdicts(report: RunComparison, console: Console) -> None:
+    if len(report.facts) > 1:
+        console.print(plain(floor_sentence(report)), soft_wrap=report.again is None)
     for summary in report.comparison.arms:
         verdict = summary.against.verdict if summary.against and summary.judged and summary.against.counts.n else ""
         console.print(plain(verdict_sentence(report, summary), style=VERDICT_STYLES.get(verdict, "")))

@@ -8,8 +8,9 @@ from qtrap_agents.analysis.collapse import Collapse, Place, analyse
 from qtrap_agents.analysis.export import graphml, node_link_json
 from qtrap_agents.analysis.graph import JudgedPremise, Origin, Status, judge
 from qtrap_agents.errors import StoreError, unknown
+from qtrap_agents.evidence import Replay
 from qtrap_agents.semantics import same_value
-from qtrap_agents.store import RunDirectory
+from qtrap_agents.store import RunDirectory, read_lines
 from qtrap_agents.types import Hop, Record, Task, Trace, Value
 
 
@@ -128,14 +129,14 @@ def list_traces(
     """
     tasks = run.tasks()
     _check_filters(run, tuple(tasks.values()), arm, depth, suite)
+    names = (arm,) if arm is not None else run.arms()
     rows = [
         _trace_row(trace, tasks[trace.task_id])
-        for name in run.arms()
-        if arm in (None, name)
+        for name in names
         for trace in _latest(run, name)
         if depth in (None, trace.depth) and suite in (None, trace.suite) and not (failed and trace.correct)
     ]
-    order = {name: index for index, name in enumerate(run.arms())}
+    order = {name: index for index, name in enumerate(names)}
     rows.sort(key=lambda row: (order[row.arm], row.suite, row.depth, row.task_id))
     return TraceList(run=str(run.path), rows=tuple(rows[:limit]), total=len(rows), failed=failed)
 
@@ -146,6 +147,7 @@ def inspect_trace(run: RunDirectory, task_id: str, arm: str | None = None) -> Tr
     Args:
         task_id: the id or an unambiguous beginning of it.
         arm: by default the first arm that failed the task, else the baseline; then `others` tells of the other arms.
+            `awq:swap@hop_007` is a replay of a chain of `awq`.
 
     Raises:
         StoreError: no such task or arm, or the arm has no trace of the task.
@@ -164,7 +166,7 @@ def inspect_trace(run: RunDirectory, task_id: str, arm: str | None = None) -> Tr
 
 
 def compare_traces(run: RunDirectory, task_id: str, arm: str, against: str) -> PairView:
-    """The same task on two arms, premise by premise.
+    """The same task on two arms, premise by premise; either may be a replay, such as `awq:swap@hop_007`.
 
     Raises:
         StoreError: no such task or arm, or an arm has no trace of the task.
@@ -271,7 +273,7 @@ def _check_filters(run: RunDirectory, tasks: Sequence[Task], arm: str | None, de
 
 
 def _check_arm(run: RunDirectory, arm: str) -> None:
-    known = [config.name for config in run.config.arms]
+    known = [config.name for config in run.config.served_arms]
     if arm not in known:
         raise StoreError(unknown("arm", arm, known))
 
@@ -292,11 +294,25 @@ def _stored_trace(run: RunDirectory, arm: str, task: Task) -> Trace | None:
 
 
 def _find_trace(run: RunDirectory, arm: str, task: Task) -> Trace:
+    """The trace of an arm, or of a replay of one of its chains: `awq:swap@hop_007`."""
+    arm, _, replay = arm.partition(":")
     _check_arm(run, arm)
+    if replay:
+        return _find_replay(run, arm, replay, task)
     trace = _stored_trace(run, arm, task)
     if trace is None:
         raise StoreError(f"arm '{arm}' has no trace of '{task.id}' yet; `qtrap run --resume {run.path}` goes on")
     return trace
+
+
+def _find_replay(run: RunDirectory, arm: str, name: str, task: Task) -> Trace:
+    files = sorted((*run.path.glob("replays/*/replays.jsonl"), *run.path.glob("faults/*/replays.jsonl")))
+    replays = [made for file in files for made in read_lines(file, Replay) if (made.task_id, made.source) == (task.id, arm)]
+    for made in replays:
+        if made.name == name:
+            return made.trace
+    known = unknown("replay", name, (made.name for made in replays))
+    raise StoreError(f"chain '{task.id}' of arm '{arm}': {known} `qtrap replay` and `qtrap inject` make them")
 
 
 def _trace_row(trace: Trace, task: Task) -> TraceRow:

@@ -117,10 +117,15 @@ def _add_hop(tree: Tree, view: HopView, console: Console, full: bool) -> None:
     )
     if completion.finish_reason != "stop":
         label.append(" · ended by ").append_text(plain(completion.finish_reason))
+    if hop.arm is not None:
+        label.append(" · answered by ").append_text(plain(hop.arm, style="bold"))
     branch = tree.add(label)
     for message in hop.messages:
         branch.add(_field("prompt" if message.role == "user" else message.role, message.content, console, full))
     branch.add(_field("completion", completion.text, console, full))
+    for said in hop.replaced:
+        if said not in hop.premises:
+            branch.add(Text("replaced: ", style="bold").append_text(plain(f"the hop stated {said.id} = {shown(said.value)}")))
     for premise in view.premises:
         branch.add(_premise_line(premise))
     for name in view.restated:

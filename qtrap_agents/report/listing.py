@@ -206,7 +206,9 @@ def _run_row(path: Path) -> RunRow:
         suites=tuple(suite.name for suite in run.config.suites),
         workflow=run.config.workflow.name,
         total=_lines(path / TASKS),
-        arms=tuple(ArmProgress(name=arm.name, done=_lines(run.arm_path(arm.name) / "traces.jsonl")) for arm in run.config.arms),
+        arms=tuple(
+            ArmProgress(name=arm.name, done=_lines(run.arm_path(arm.name) / "traces.jsonl")) for arm in run.config.served_arms
+        ),
     )
 
 

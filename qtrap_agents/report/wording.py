@@ -3,10 +3,12 @@
 import math
 import shlex
 
+from qtrap_agents.analysis.effect import Contrast, Paired
 from qtrap_agents.analysis.statistics import Horizon, Interval
-from qtrap_agents.analysis.summary import ArmSummary, Paired
-from qtrap_agents.report.comparison import ArmFacts, RunComparison, total_cell
-from qtrap_agents.report.format import NOTHING, hops, p_value, percent, points_between
+from qtrap_agents.analysis.summary import ArmSummary
+from qtrap_agents.report.comparison import RunComparison, SecondServing, total_cell
+from qtrap_agents.report.format import NOT_MEASURED, NOTHING, hops, p_value, percent, percent_between, points_between
+from qtrap_agents.report.served import ArmFacts
 
 NOT_CONSTANT = 0.05
 """Below this p-value the null model of a constant hop success counts as rejected."""
@@ -45,11 +47,47 @@ def shape_words(horizon: Horizon) -> str:
     return p_value(horizon.shape_p) + course
 
 
-def difference_words(paired: Paired) -> str:
+def difference_words(contrast: Contrast) -> str:
     """`−12.3 points [−15.0, −9.8]`, or that there is nothing to pair."""
-    if not paired.counts.n:
+    if not contrast.counts.n:
         return "no common judged task"
-    return points_between(paired.counts.difference, paired.difference.low, paired.difference.high)
+    return points_between(contrast.counts.difference, contrast.difference.low, contrast.difference.high)
+
+
+def flips_words(contrast: Contrast) -> str:
+    """`12 / 3 of 480 pairs`, with the number of tasks where they have several pairs."""
+    counts = contrast.counts
+    if not counts.n:
+        return NOTHING
+    tasks = f" of {contrast.tasks:,} tasks" if contrast.tasks < counts.n else ""
+    return f"{counts.lost:,} / {counts.gained:,} of {counts.n:,} pairs{tasks}"
+
+
+def floor_words(paired: Paired) -> str:
+    """Where the difference lies: inside what the baseline differs from itself, or beyond it."""
+    if paired.inside_floor is None:
+        return NOT_MEASURED if paired.counts.n else NOTHING
+    return "inside" if paired.inside_floor else "beyond"
+
+
+def floor_sentence(report: RunComparison) -> str:
+    """What the baseline does to itself, or how to find out."""
+    again, floor = report.again, report.comparison.floor
+    if again is None:
+        return f"noise floor: {NOT_MEASURED}; {report.floor_hint}"
+    what = "in other batches, with a cold prefix cache" if again.fresh else "in other batches, by the same running server"
+    head = f"noise floor: {report.comparison.baseline} served again {what}"
+    if floor is None:
+        return f"{head}: {NOT_MEASURED}, no common judged task yet"
+    return f"{head}: {difference_words(floor)}, flips {flips_words(floor)}; {_hop_words(again)}"
+
+
+def _hop_words(again: SecondServing) -> str:
+    found = again.hops
+    if not found.same_words:
+        return "no hop was asked in the same words"
+    share = percent_between(found.rate, found.interval.low, found.interval.high)
+    return f"{found.differing:,} of {found.same_words:,} hops asked in the same words state another value ({share})"
 
 
 def verdict_words(paired: Paired) -> str:
@@ -77,6 +115,7 @@ def verdict_sentence(report: RunComparison, summary: ArmSummary) -> str:
     return "; ".join(
         [
             head,
+            *_inside_floor(report, summary),
             *_suites_by_verdict(summary),
             f"horizon {horizon_sentence(summary.horizon)}",
             *_suite_words(summary),
@@ -122,8 +161,18 @@ def _more_tasks(report: RunComparison, summary: ArmSummary, facts: ArmFacts) -> 
     if report.arm_facts(report.comparison.baseline).path != facts.path:
         return None
     now = report.tasks_per_depth[facts.path]
-    wanted = math.ceil(now * (1 + paired.further_tasks / paired.counts.n))
+    wanted = math.ceil(now * (1 + paired.further_tasks / paired.tasks))
     return f"qtrap run {shlex.quote(facts.path)}/run.yaml --limit {_round_up(wanted)}"
+
+
+def _inside_floor(report: RunComparison, summary: ArmSummary) -> list[str]:
+    """That there is no effect beyond noise, over all tasks or in some suites."""
+    floor, against = report.comparison.floor, summary.against
+    if floor is not None and against is not None and against.inside_floor:
+        return [f"inside the noise floor ({100 * floor.limit:.1f} points)"]
+    suites = [suite for suite, paired in summary.suites_against.items() if paired.inside_floor]
+    several = len(summary.suites_against) > 1
+    return [f"inside the noise floor in {' and '.join(suites)}"] if suites and several else []
 
 
 def _suites_by_verdict(summary: ArmSummary) -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtrap_agents.analysis.graph import JudgedPremise, judge, premise_graph
+from qtrap_agents.analysis.graph import JudgedPremise, judge, last_statements, premise_graph, verdicts
 from qtrap_agents.errors import SuiteError
 from qtrap_agents.semantics import consequence, same_value
 from qtrap_agents.suites import arith, program
@@ -18,16 +18,16 @@ def judged(task: Task, values: dict[str, Value | None]) -> dict[str, JudgedPremi
     return {premise.id: premise for premise in judge(make_trace(task, values), task)}
 
 
-def verdicts(task: Task, values: dict[str, Value | None]) -> list[tuple[str, str | None]]:
+def judgements(task: Task, values: dict[str, Value | None]) -> list[tuple[str, str | None]]:
     return [(premise.status, premise.origin) for premise in judged(task, values).values()]
 
 
 def test_right_premises_match_and_have_no_origin(diamond: Task) -> None:
-    assert verdicts(diamond, {**gold_values(diamond)}) == [("match", None)] * 4
+    assert judgements(diamond, {**gold_values(diamond)}) == [("match", None)] * 4
 
 
 def test_own_then_inherited(diamond: Task) -> None:
-    assert verdicts(diamond, {"a": 7, "b": 8, "c": 70, "d": 70}) == [
+    assert judgements(diamond, {"a": 7, "b": 8, "c": 70, "d": 70}) == [
         ("wrong", "own"),
         ("wrong", "inherited"),
         ("wrong", "inherited"),
@@ -36,11 +36,11 @@ def test_own_then_inherited(diamond: Task) -> None:
 
 
 def test_a_wrong_step_from_wrong_parents_is_compounded(diamond: Task) -> None:
-    assert verdicts(diamond, {"a": 7, "b": 9, "c": 70, "d": 71})[1::2] == [("wrong", "compounded")] * 2
+    assert judgements(diamond, {"a": 7, "b": 9, "c": 70, "d": 71})[1::2] == [("wrong", "compounded")] * 2
 
 
 def test_an_error_that_the_rule_absorbs_leaves_a_match(diamond: Task) -> None:
-    assert verdicts(diamond, {"a": 5, "b": 40, "c": 50, "d": 50})[1:] == [
+    assert judgements(diamond, {"a": 5, "b": 40, "c": 50, "d": 50})[1:] == [
         ("wrong", "own"),
         ("match", None),
         ("match", None),
@@ -69,14 +69,14 @@ def test_a_rule_without_value_for_the_wrong_parents_makes_it_compounded() -> Non
             GoldPremise(id="b", text="", value=5, depends_on=("a",), rule="10 / a"),
         ]
     )
-    assert verdicts(task, {"a": 0, "b": 1})[1] == ("wrong", "compounded")
-    assert verdicts(task, {"a": 4, "b": 2.5})[1] == ("wrong", "inherited")
+    assert judgements(task, {"a": 0, "b": 1})[1] == ("wrong", "compounded")
+    assert judgements(task, {"a": 4, "b": 2.5})[1] == ("wrong", "inherited")
 
 
 def test_without_a_rule_the_origin_after_wrong_parents_is_unknown() -> None:
     task = make_task([GoldPremise(id="a", text="", value=2), GoldPremise(id="b", text="", value=5, depends_on=("a",))])
-    assert verdicts(task, {"a": 3, "b": 6}) == [("wrong", "own"), ("wrong", None)]
-    assert verdicts(task, {"a": 2, "b": 6}) == [("match", None), ("wrong", "own")]
+    assert judgements(task, {"a": 3, "b": 6}) == [("wrong", "own"), ("wrong", None)]
+    assert judgements(task, {"a": 2, "b": 6}) == [("match", None), ("wrong", "own")]
 
 
 def test_the_last_statement_counts(diamond: Task) -> None:
@@ -85,6 +85,18 @@ def test_the_last_statement_counts(diamond: Task) -> None:
     found = {premise.id: premise for premise in judge(trace.model_copy(update={"hops": (*trace.hops, again)}), diamond)}
     assert (found["a"].stated, found["a"].text, found["a"].hop_id) == (6, "a = 6", "h9")
     assert found["c"].status == "missing"
+
+
+@given(seed=st.integers(0, 10_000))
+def test_verdicts_are_what_judge_tells_of_the_gold_premises(seed: int) -> None:
+    rng = random.Random(seed)
+    task = program.generate("program", 8, seed, 0, {})
+    values = {premise.id: rng.choice([premise.value, 3, None]) for premise in task.premises if rng.random() < 0.9}
+    trace = make_trace(task, {**values, "x": 1})
+    found = [
+        (verdict.gold.id, verdict.stated, verdict.status, verdict.origin) for verdict in verdicts(task, last_statements(trace))
+    ]
+    assert found == [(premise.id, premise.stated, premise.status, premise.origin) for premise in judge(trace, task)[:-1]]
 
 
 def test_unsupported_premises_come_last_with_their_stated_parents(diamond: Task) -> None:
@@ -132,7 +144,7 @@ def test_one_fault_in_a_chain_is_one_own_error_and_the_rest_inherited(depth: int
     position = data.draw(st.integers(1, depth))
     shift = data.draw(st.integers(1, 996))
     wrong = (int(task.premises[position - 1].value) + shift) % 997
-    found = verdicts(task, {**with_fault(task, position, wrong)})
+    found = judgements(task, {**with_fault(task, position, wrong)})
     expected = [("match", None)] * (position - 1) + [("wrong", "own")] + [("wrong", "inherited")] * (depth - position)
     assert found == expected
 

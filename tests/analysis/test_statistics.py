@@ -6,26 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
 from scipy.stats import binom
 
-from qtrap_agents.analysis.statistics import (
-    Interval,
-    PairedCounts,
-    exact_mcnemar,
-    further_tasks_needed,
-    holm,
-    horizon,
-    paired_difference,
-    verdict,
-    wilson,
-)
-
-COUNTS = st.integers(0, 60)
-
-
-def pairs(both_right: int, lost: int, gained: int, both_wrong: int) -> PairedCounts:
-    return PairedCounts(both_right=both_right, lost=lost, gained=gained, both_wrong=both_wrong)
+from qtrap_agents.analysis.statistics import Interval, holm, horizon, wilson
 
 
 def ends(interval: Interval) -> tuple[float, float]:
@@ -56,109 +39,10 @@ def test_wilson_at_another_confidence_is_narrower() -> None:
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
-@given(lost=COUNTS, gained=COUNTS)
-def test_mcnemar_is_a_two_sided_binomial_test(lost: int, gained: int) -> None:
-    n = lost + gained
-    tail = sum(math.comb(n, k) for k in range(min(lost, gained) + 1)) / 2**n
-    assert exact_mcnemar(lost, gained) == pytest.approx(min(1.0, 2 * tail))
-
-
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
     assert holm([0.5, 0.9]) == pytest.approx((1.0, 1.0))
     assert holm([]) == ()
-
-
-def test_paired_difference_against_a_published_value() -> None:
-    # airway hyper-responsiveness, Fagerland, Lydersen and Laake 2014, Statistics in Medicine 33:2850, Tango interval
-    counts = pairs(1, 7, 1, 12)
-    assert counts.difference == pytest.approx(-0.286, abs=5e-4)
-    assert ends(paired_difference(counts)) == pytest.approx((-0.517, -0.026), abs=5e-4)
-
-
-@pytest.mark.parametrize("n", [1, 10, 188, 1000])
-def test_paired_difference_without_discordant_pairs_keeps_its_width(n: int) -> None:
-    z2 = 1.959964**2
-    assert ends(paired_difference(pairs(n, 0, 0, 0))) == pytest.approx((-z2 / (n + z2), z2 / (n + z2)), rel=1e-5)
-
-
-def test_paired_difference_without_pairs_says_nothing() -> None:
-    assert ends(paired_difference(pairs(0, 0, 0, 0))) == (-1.0, 1.0)
-
-
-@given(both_right=COUNTS, lost=COUNTS, gained=COUNTS, both_wrong=COUNTS)
-def test_paired_difference_holds_the_estimate_and_mirrors(both_right: int, lost: int, gained: int, both_wrong: int) -> None:
-    counts = pairs(both_right, lost, gained, both_wrong)
-    low, high = ends(paired_difference(counts))
-    assert -1 <= low < high <= 1
-    assert low - 1e-9 <= (counts.difference or 0.0) <= high + 1e-9
-    mirrored = ends(paired_difference(pairs(both_right, gained, lost, both_wrong)))
-    assert mirrored == pytest.approx((-high, -low), abs=1e-6)
-
-
-def test_paired_difference_ends_solve_the_score_equation() -> None:
-    """The nuisance parameter of the score found numerically instead of in closed form."""
-    n, lost, gained = 80, 9, 3
-
-    def score(delta: float) -> float:
-        def negative(log_lost: float) -> float:
-            p_lost = math.exp(log_lost)
-            p_gained, rest = p_lost + delta, 1 - 2 * p_lost - delta
-            if p_gained <= 0 or rest <= 0:
-                return 1e9
-            return -(lost * math.log(p_lost) + gained * math.log(p_gained) + (n - lost - gained) * math.log(rest))
-
-        bounds = math.log(max(1e-12, -delta)) + 1e-9, math.log((1 - delta) / 2) - 1e-9
-        p_lost = math.exp(float(minimize_scalar(negative, bounds=bounds, method="bounded", options={"xatol": 1e-10}).x))
-        return (gained - lost - n * delta) / math.sqrt(n * (2 * p_lost + delta - delta**2))
-
-    low, high = ends(paired_difference(pairs(40, lost, gained, 28)))
-    assert score(low) == pytest.approx(1.96, abs=1e-3)
-    assert score(high) == pytest.approx(-1.96, abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (-0.019, 0.03, "safe"),
-        (-0.02, 0.03, "undecided"),
-        (-0.03, -0.01, "undecided"),
-        (-0.05, -0.02, "undecided"),
-        (-0.05, -0.021, "danger"),
-        (0.01, 0.02, "safe"),
-        (None, None, "undecided"),
-    ],
-)
-def test_verdict_follows_the_ends(low: float | None, high: float | None, expected: str) -> None:
-    assert verdict(Interval(low=low, high=high)) == expected
-
-
-def test_verdict_with_another_margin() -> None:
-    assert verdict(Interval(low=-0.04, high=0.0), margin=0.05) == "safe"
-
-
-@pytest.mark.parametrize("counts", [pairs(300, 0, 0, 0), pairs(50, 50, 0, 0), pairs(900, 1, 2, 97)])
-def test_no_further_tasks_once_the_verdict_has_fallen(counts: PairedCounts) -> None:
-    assert verdict(paired_difference(counts)) != "undecided"
-    assert further_tasks_needed(counts) == 0
-
-
-def test_further_tasks_are_unknown_without_pairs_and_at_the_margin() -> None:
-    assert further_tasks_needed(pairs(0, 0, 0, 0)) is None
-    assert further_tasks_needed(pairs(97, 2, 0, 1)) is None
-
-
-@pytest.mark.parametrize("rates", [(0.945, 0.02, 0.03, 0.005), (0.85, 0.09, 0.03, 0.03)])
-def test_further_tasks_decide_as_often_as_promised(rates: tuple[float, ...]) -> None:
-    """Counts at the true rates ask for N tasks; samples of N tasks reach the verdict in about 80 % of the draws."""
-    start = pairs(*(round(200 * rate) for rate in rates))
-    rates = tuple(count / start.n for count in start.model_dump().values())
-    further = further_tasks_needed(start)
-    assert further is not None
-    assert further > 0
-    draws = np.random.default_rng(1).multinomial(start.n + further, rates, size=300)
-    decided = sum(verdict(paired_difference(pairs(*map(int, draw)))) != "undecided" for draw in draws)
-    assert 0.7 < decided / 300 < 0.9
 
 
 def test_horizon_of_noiseless_data_under_the_null_model() -> None:
@@ -224,6 +108,21 @@ def test_horizon_with_failures_at_one_depth_keeps_shape_one() -> None:
     found = horizon([2, 8, 32], [100, 100, 90], [100] * 3)
     assert (found.shape, found.shape_p) == (1.0, None)
     assert found.estimate == pytest.approx(found.null_estimate)
+
+
+@pytest.mark.parametrize("failures", [1, 2, 20])
+def test_horizon_with_few_failures_reaches_to_the_mid_p_ends(failures: int) -> None:
+    low, high = ends(horizon([8], [60 - failures], [60]).interval)
+    few, many = (1 - 0.5 ** (8 / end) for end in (high, low))  # the share of failing chains at either end
+    below = binom.cdf(failures, 60, many) - binom.pmf(failures, 60, many) / 2
+    above = binom.sf(failures, 60, few) + binom.pmf(failures, 60, few) / 2
+    assert below <= 0.025 + 1e-6
+    assert above <= 0.025 + 1e-6
+
+
+def test_horizon_ends_of_few_failures_count_chains_of_all_depths() -> None:
+    alone, beside = (horizon(depths, [100] * (len(depths) - 1) + [99], [100] * len(depths)) for depths in ([32], [2, 8, 32]))
+    assert ends(beside.interval)[0] > ends(alone.interval)[0]
 
 
 def test_horizon_of_one_depth_is_the_transformed_proportion() -> None:

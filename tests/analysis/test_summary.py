@@ -1,11 +1,12 @@
+import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 
-from qtrap_agents.analysis.statistics import exact_mcnemar
-from qtrap_agents.analysis.summary import ArmAccumulator, Comparison, Cost, observe, summarise
+from qtrap_agents.analysis.paired import exact_mcnemar
+from qtrap_agents.analysis.summary import ArmAccumulator, Comparison, Cost, accumulate, compare_arms, observe
 from qtrap_agents.errors import ConfigError, SuiteError
 from qtrap_agents.suites import arith, program
 from qtrap_agents.types import Task, Trace
@@ -28,6 +29,17 @@ def run(arm: str, wrong_from: int = 20) -> Iterator[Trace]:
             yield make_trace(task, with_fault(task, 1, (int(task.premises[0].value) + 1) % 97), arm=arm)
         else:
             yield make_trace(task, gold_values(task), arm=arm)
+
+
+def summarise(
+    traces: Mapping[str, Iterable[Trace]],
+    tasks: Mapping[str, Task],
+    baseline: str,
+    costs: Mapping[str, Cost] | None = None,
+    margin: float = 0.02,
+) -> Comparison:
+    arms = {arm: accumulate(of_arm, tasks) for arm, of_arm in traces.items()}
+    return compare_arms(arms, baseline, costs, margin)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +163,7 @@ def test_the_last_attempt_counts_once_and_tokens_count_always(swapped: bool) -> 
     ]
     seen = ArmAccumulator()
     for trace in reversed(attempts) if swapped else attempts:
-        seen.add(observe(trace, task))
+        seen.add(trace, task)
     found = seen.summary("a", Cost())
     assert (found.n, found.correct, found.errors) == (1, 1, 0)
     assert (found.tokens.hops, found.tokens.prompt, found.tokens.completion) == (3, 30, 9)
@@ -173,12 +185,17 @@ def test_an_empty_arm_has_no_numbers_and_does_not_fail() -> None:
     assert (found.against.verdict, found.against.further_tasks) == ("undecided", None)
 
 
-def test_outcomes_keep_no_text() -> None:
+def test_an_outcome_is_small_whatever_the_length_of_the_chain() -> None:
+    task = arith.generate("arith", 2_000, 0, 0, {"modulus": 97})
+    assert len(pickle.dumps(observe(make_trace(task, with_fault(task, 3, 98)), task))) < 300
+
+
+def test_seeds_of_one_task_are_one_cluster() -> None:
     task = next(iter(TASKS.values()))
-    trace = make_trace(task, gold_values(task))
-    hop = trace.hops[0]
-    long = hop.model_copy(update={"completion": hop.completion.model_copy(update={"text": "x" * 100_000})})
-    assert len(observe(trace.model_copy(update={"hops": (long,)}), task).model_dump_json()) < 1000
+    seen = accumulate([make_trace(task, gold_values(task), seed=seed) for seed in range(3)], TASKS)
+    assert [(outcome.key, outcome.cluster) for outcome in seen.outcomes.values()] == [
+        ((task.id, seed), task.id) for seed in range(3)
+    ]
 
 
 def test_wrong_names() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,11 +17,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.backends.factory import open_arm
 from qtrap_agents.config import ArmConfig, EngineConfig
-from qtrap_agents.reference.tokenizer import build_tokenizer
-from qtrap_agents.types import Completion, Message, Sampling
+from qtrap_agents.reference.tokenizer import build_tokenizer, vocabulary
+from qtrap_agents.types import Completion, Message, Sampling, Score
 
 T = TypeVar("T")
 GROUP = 64
+EOS = 2
+POISON = vocabulary()["relate"]
 ENGINE = EngineConfig(dtype="float32", max_model_len=256, max_num_seqs=64, kv_cache_gib=0.25)
 
 
@@ -73,7 +75,7 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arms]:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """`fp16`, `sym` and `asym` (4-bit compressed-tensors of the same weights), `nan` (one weight is not a number)."""
+    """`fp16`, `sym` and `asym` (4-bit compressed-tensors of the same weights), `nan` (one weight is not a number), `poisoned`."""
     root = tmp_path_factory.mktemp("checkpoints")
     base = write_base(root / "fp16")
     broken = load_file(base / "model.safetensors")
@@ -83,6 +85,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "sym": write_packed(base, root / "sym", symmetric=True),
         "asym": write_packed(base, root / "asym", symmetric=False),
         "nan": write_copy(base, root / "nan", broken),
+        "poisoned": write_poisoned(base, root / "poisoned"),
     }
 
 
@@ -130,6 +133,17 @@ def write_copy(source: Path, path: Path, tensors: dict[str, torch.Tensor]) -> Pa
         if file.suffix != ".safetensors":
             (path / file.name).write_bytes(file.read_bytes())
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    return path
+
+
+def write_poisoned(source: Path, path: Path) -> Path:
+    """The same model, but whatever comes after the token `POISON` is not a number."""
+    tensors = load_file(source / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors["model.embed_tokens.weight"][POISON] = float("nan")
+    write_copy(source, path, tensors)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     return path
 
 
@@ -191,6 +205,12 @@ def quantisation(symmetric: bool) -> dict[str, Any]:
     }
 
 
+def arm_of(checkpoints: dict[str, Path], weights: str, kind: str) -> ArmConfig:
+    """An arm for one of the checkpoints: `hf`, or vLLM's `engine` or `server`."""
+    served = {"backend": "transformers"} if kind == "hf" else {"backend": "vllm", "transport": kind}
+    return ArmConfig.model_validate({"name": f"{weights}-{kind}", "checkpoint": str(checkpoints[weights]), **served})
+
+
 def question(number: int) -> tuple[Message, ...]:
     """One chat, another for every number, of varying length."""
     words = " ".join(f"{digit} +" for digit in str(number))
@@ -201,3 +221,9 @@ async def answers(arm: Backend, count: int = 40, sampling: Sampling | None = Non
     """Completions of the first `count` questions, all in flight at once."""
     chosen = sampling or Sampling(max_tokens=12)
     return await asyncio.gather(*[arm.complete(question(number), chosen) for number in range(count)])
+
+
+async def scores(arm: Backend, completions: Sequence[Completion], top: int = 4) -> list[Score]:
+    """Scores of completions of the first questions, the end token appended, all in flight at once."""
+    texts = [(*completion.token_ids, EOS) for completion in completions]
+    return await asyncio.gather(*[arm.score(question(number), text, top) for number, text in enumerate(texts)])

@@ -29,6 +29,16 @@ REFUSING = (
     "  request = json.loads(line)\n"
     "  channel.sendall((json.dumps({'id': request['id'], 'error': 'no'}) + '\\n').encode())"
 )
+ECHOING = (
+    "for line in stream:\n"
+    "  request = json.loads(line)\n"
+    "  if 'abort' in request: print('aborted', request['abort'], flush=True); continue\n"
+    "  ids = request.get('token_ids')\n"
+    "  if ids == [0]: continue\n"
+    "  score = {'prompt_tokens': request.get('top'), 'prompt_checksum': '', 'tokens': [], 'pieces': list(map(str, ids or []))}\n"
+    "  answer = {'completion': {'text': 'said'}} if ids is None else {'score': score}\n"
+    "  channel.sendall((json.dumps({'id': request['id'], **answer}) + '\\n').encode())"
+)
 
 
 def with_child(code: str, log: Path, work: Callable[[EngineArm], Awaitable[T]], timeout_s: float = 0.5) -> T:
@@ -53,7 +63,7 @@ def test_silent_engine_is_dead_for_every_later_request(tmp_path: Path) -> None:
         with pytest.raises(ArmDied, match=r"said nothing for 0\.5 s"):
             await arm.complete(ASK, Sampling())
         with pytest.raises(ArmDied, match="said nothing"):
-            await arm.complete(ASK, Sampling())
+            await arm.score(ASK, (1,), 1)
 
     with_child(SILENT, tmp_path / "log", work)
 
@@ -69,7 +79,8 @@ def test_one_late_answer_of_a_talking_engine_is_one_failed_request(tmp_path: Pat
 
 def test_dying_engine_leaves_its_last_words(tmp_path: Path) -> None:
     async def work(arm: EngineArm) -> None:
-        results = await asyncio.gather(*[arm.complete(ASK, Sampling()) for _ in range(3)], return_exceptions=True)
+        asked = (arm.complete(ASK, Sampling()), arm.complete(ASK, Sampling()), arm.score(ASK, (1,), 1))
+        results = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(result) for result in results] == [ArmDied] * 3
         assert "the reason" in str(results[0])
 
@@ -80,8 +91,31 @@ def test_refused_request_fails_alone(tmp_path: Path) -> None:
     async def work(arm: EngineArm) -> None:
         with pytest.raises(CompletionError, match=r"^no$"):
             await arm.complete(ASK, Sampling())
+        with pytest.raises(CompletionError, match=r"^no$"):
+            await arm.score(ASK, (1, 2), 3)
 
     with_child(REFUSING, tmp_path / "log", work, timeout_s=20)
+
+
+def test_scores_and_completions_share_the_channel(tmp_path: Path) -> None:
+    async def work(arm: EngineArm) -> None:
+        asked = [arm.score(ASK, (number, 1), number) for number in range(20)]
+        scores, completion = await asyncio.gather(asyncio.gather(*asked), arm.complete(ASK, Sampling()))
+        assert [(score.prompt_tokens, score.pieces) for score in scores] == [(number, (str(number), "1")) for number in range(20)]
+        assert completion.text == "said"
+
+    with_child(ECHOING, tmp_path / "log", work, timeout_s=20)
+
+
+def test_a_score_that_nobody_waits_for_is_aborted(tmp_path: Path) -> None:
+    async def work(arm: EngineArm) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await arm.score(ASK, (0,), 1)
+        assert (await arm.complete(ASK, Sampling())).text == "said"
+
+    with_child(ECHOING, tmp_path / "log", work, timeout_s=20)
+    assert (tmp_path / "log").read_text().splitlines() == ["aborted 0"]
 
 
 ORPHAN = (

@@ -11,9 +11,10 @@ import pytest
 from qtrap_agents.backends.cpu import fast_dtype, has_avx512
 from qtrap_agents.backends.factory import open_arm, resolve_backend, resolve_checkpoint, resolve_dtype
 from qtrap_agents.backends.process import last_lines
+from qtrap_agents.backends.scripted import Script, ScriptedArm
 from qtrap_agents.config import ArmConfig, EngineConfig
-from qtrap_agents.errors import ArmError, CompletionError
-from qtrap_agents.types import Completion, Message, Sampling
+from qtrap_agents.errors import ArmError, CompletionError, QtrapError
+from qtrap_agents.types import Completion, Message, Sampling, Score
 
 ASK = (Message(role="user", content="two words"),)
 
@@ -33,6 +34,28 @@ def answer_badly(messages: Sequence[Message], sampling: Sampling) -> str:
 
 def answer_nothing(messages: Sequence[Message], sampling: Sampling) -> None:
     return None
+
+
+class Reader:
+    """A script that also reads given texts: the score it was built with, or what its function makes of them."""
+
+    def __init__(self, score: Callable[[Sequence[Message], Sequence[int], int], object]) -> None:
+        self.score = score
+
+    def __call__(self, messages: Sequence[Message], sampling: Sampling) -> str:
+        return "read"
+
+
+async def read_later(messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
+    await asyncio.sleep(0)
+    return SCORE
+
+
+def read_badly(messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
+    raise ZeroDivisionError("no score")
+
+
+SCORE = Score(prompt_tokens=2, prompt_checksum="", tokens=(), pieces=())
 
 
 def ask(script: str) -> Completion:
@@ -56,6 +79,24 @@ def test_script_answers_with_text_or_a_completion() -> None:
 def test_script_that_fails_fails_its_request(function: str, told: str) -> None:
     with pytest.raises(CompletionError, match=told):
         ask(f"{__name__}:{function}")
+
+
+def test_script_reads_given_texts() -> None:
+    for script in (Reader(lambda messages, token_ids, top: SCORE), Reader(read_later)):
+        assert asyncio.run(ScriptedArm("s", script).score(ASK, (1,), 2)) == SCORE
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "told"),
+    [
+        (answer_text, ArmError, "'s' gives no log-probabilities; give its function an attribute 'score'"),
+        (Reader(read_badly), CompletionError, "raised ZeroDivisionError: no score"),
+        (Reader(lambda messages, token_ids, top: 0.5), CompletionError, "score returned float; return a Score"),
+    ],
+)
+def test_script_that_cannot_read(script: Script, error: type[QtrapError], told: str) -> None:
+    with pytest.raises(error, match=told):
+        asyncio.run(ScriptedArm("s", script).score(ASK, (1,), 2))
 
 
 @pytest.mark.parametrize("script", ["no_such_module:f", f"{__name__}:absent", "nonsense", f"{__name__}:ASK"])

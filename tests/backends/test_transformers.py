@@ -11,19 +11,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from qtrap_agents.backends.factory import open_arm
 from qtrap_agents.backends.transformers_arm import load_model
 from qtrap_agents.backends.unpack import unpack_rows
-from qtrap_agents.config import ArmConfig
 from qtrap_agents.errors import ArmError, CompletionError
 from qtrap_agents.types import Message, Sampling
 
-from .conftest import ENGINE, Arms, answers, question
-
-
-def arm_of(checkpoints: dict[str, Path], weights: str) -> ArmConfig:
-    return ArmConfig(name=f"{weights}-hf", checkpoint=str(checkpoints[weights]), backend="transformers")
+from .conftest import ENGINE, Arms, answers, arm_of, question
 
 
 def test_batch_equals_generate_one_by_one(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    completions = arms.run(answers(arms.open(arm_of(checkpoints, "fp16")), 12))
+    completions = arms.run(answers(arms.open(arm_of(checkpoints, "fp16", "hf")), 12))
     tokenizer = AutoTokenizer.from_pretrained(checkpoints["fp16"])
     model = AutoModelForCausalLM.from_pretrained(checkpoints["fp16"], dtype=torch.float32)
     for number, completion in enumerate(completions):
@@ -62,13 +57,13 @@ def test_codes_of_any_width_come_back(bits: int) -> None:
 
 
 def test_identity_says_that_the_weights_were_unpacked(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    identity = arms.open(arm_of(checkpoints, "asym")).identity
+    identity = arms.open(arm_of(checkpoints, "asym", "hf")).identity
     assert (identity.quantisation, identity.bits, identity.quantised_modules, identity.linear_modules) == ("awq", 4, 0, 14)
     assert "unpacked at load" in " ".join(identity.notes)
 
 
 def test_endless_output_and_logprobs(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    arm = arms.open(arm_of(checkpoints, "fp16"))
+    arm = arms.open(arm_of(checkpoints, "fp16", "hf"))
     completion = arms.run(arm.complete(question(1), Sampling(max_tokens=64, logprobs=3)))
     assert (completion.finish_reason, completion.completion_tokens) == ("length", 64)
     assert completion.logprobs is not None
@@ -78,7 +73,7 @@ def test_endless_output_and_logprobs(arms: Arms, checkpoints: dict[str, Path]) -
 
 
 def test_sampling_depends_on_the_seed_and_not_on_the_batch(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    arm = arms.open(arm_of(checkpoints, "fp16"))
+    arm = arms.open(arm_of(checkpoints, "fp16", "hf"))
     sampling = Sampling(max_tokens=8, temperature=0.7, top_p=0.9, seed=3)
     crowd = arms.run(answers(arm, 8, sampling))
     assert arms.run(arm.complete(question(5), sampling)).token_ids == crowd[5].token_ids
@@ -87,14 +82,14 @@ def test_sampling_depends_on_the_seed_and_not_on_the_batch(arms: Arms, checkpoin
 
 
 def test_too_long_prompt_fails_alone(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    arm = arms.open(arm_of(checkpoints, "fp16"))
+    arm = arms.open(arm_of(checkpoints, "fp16", "hf"))
     with pytest.raises(CompletionError, match="the model takes 255"):
         arms.run(arm.complete((Message(role="user", content="1 + " * 300),), Sampling()))
 
 
 def test_nan_weights_are_named(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     async def enter() -> None:
-        async with open_arm(arm_of(checkpoints, "nan"), ENGINE, tmp_path / "log"):
+        async with open_arm(arm_of(checkpoints, "nan", "hf"), ENGINE, tmp_path / "log"):
             pass
 
     with pytest.raises(ArmError, match="logits are not finite"):

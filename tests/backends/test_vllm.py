@@ -20,19 +20,13 @@ from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError
 from qtrap_agents.types import Completion, Message, Sampling
 
-from .conftest import ENGINE, Arms, answers, question
+from .conftest import ENGINE, Arms, answers, arm_of, question
 
 pytestmark = pytest.mark.vllm
 
 
-def arm_of(checkpoints: dict[str, Path], weights: str, transport: str = "engine") -> ArmConfig:
-    return ArmConfig.model_validate(
-        {"name": f"{weights}-{transport}", "checkpoint": str(checkpoints[weights]), "backend": "vllm", "transport": transport}
-    )
-
-
 def by_transformers(arms: Arms, checkpoints: dict[str, Path], weights: str) -> Backend:
-    return arms.open(ArmConfig(name=f"{weights}-hf", checkpoint=str(checkpoints[weights]), backend="transformers"))
+    return arms.open(arm_of(checkpoints, weights, "hf"))
 
 
 def said(completions: list[Completion]) -> list[tuple[object, ...]]:
@@ -41,7 +35,7 @@ def said(completions: list[Completion]) -> list[tuple[object, ...]]:
 
 @pytest.mark.parametrize("weights", ["fp16", "sym", "asym"])
 def test_engine_answers_as_transformers_does(arms: Arms, checkpoints: dict[str, Path], weights: str) -> None:
-    engine = arms.run(answers(arms.open(arm_of(checkpoints, weights))))
+    engine = arms.run(answers(arms.open(arm_of(checkpoints, weights, "engine"))))
     reference = arms.run(answers(by_transformers(arms, checkpoints, weights)))
     assert said(engine) == said(reference)
     assert len({item.token_ids for item in engine}) > 20
@@ -56,17 +50,17 @@ def test_packed_arms_differ_from_the_baseline(arms: Arms, checkpoints: dict[str,
 
 def test_server_answers_as_the_engine_does(arms: Arms, checkpoints: dict[str, Path]) -> None:
     server = arms.run(answers(arms.open(arm_of(checkpoints, "sym", "server"))))
-    assert said(server) == said(arms.run(answers(arms.open(arm_of(checkpoints, "sym")))))
+    assert said(server) == said(arms.run(answers(arms.open(arm_of(checkpoints, "sym", "engine")))))
 
 
 @pytest.mark.parametrize("weights", ["sym", "asym"])
 def test_identity_counts_the_packed_layers_of_the_running_engine(arms: Arms, checkpoints: dict[str, Path], weights: str) -> None:
-    identity = arms.open(arm_of(checkpoints, weights)).identity
+    identity = arms.open(arm_of(checkpoints, weights, "engine")).identity
     assert identity.quantised_modules == identity.linear_modules == 8
     assert (identity.quantisation, identity.bits, identity.group_size) == ({"sym": "gptq", "asym": "awq"}[weights], 4, 64)
     assert identity.kernels == {NAME: 8}
     assert any("say nothing about 4-bit serving" in note for note in identity.notes)
-    baseline = arms.open(arm_of(checkpoints, "fp16")).identity
+    baseline = arms.open(arm_of(checkpoints, "fp16", "engine")).identity
     assert identity.weight_bytes is not None
     assert baseline.weight_bytes == 2 * sum(
         weight.stat().st_size for weight in checkpoints["fp16"].glob("*.safetensors")
@@ -80,7 +74,7 @@ def header_bytes(path: Path) -> int:
 
 
 def test_baseline_identity_holds_no_packed_layer(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    identity = arms.open(arm_of(checkpoints, "fp16")).identity
+    identity = arms.open(arm_of(checkpoints, "fp16", "engine")).identity
     assert (identity.quantisation, identity.quantised_modules, identity.linear_modules) == (None, 0, 8)
     assert identity.activation_dtype == "float32"
     assert not identity.notes
@@ -88,7 +82,7 @@ def test_baseline_identity_holds_no_packed_layer(arms: Arms, checkpoints: dict[s
 
 def test_server_tells_the_same_identity(arms: Arms, checkpoints: dict[str, Path]) -> None:
     server = arms.open(arm_of(checkpoints, "sym", "server")).identity
-    assert server == arms.open(arm_of(checkpoints, "sym")).identity
+    assert server == arms.open(arm_of(checkpoints, "sym", "engine")).identity
 
 
 def test_running_server_by_url(arms: Arms, checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -128,7 +122,7 @@ def test_many_requests_at_once_with_logprobs(arms: Arms, checkpoints: dict[str, 
 
 
 def test_engine_tells_the_time_to_the_first_token(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    arm = arms.open(arm_of(checkpoints, "fp16"))
+    arm = arms.open(arm_of(checkpoints, "fp16", "engine"))
     completion = arms.run(arm.complete(question(1), Sampling(max_tokens=100)))
     assert completion.ttft_s is not None
     assert 0 < completion.ttft_s < completion.latency_s
@@ -142,7 +136,7 @@ def test_endless_output_is_cut_at_max_tokens(arms: Arms, checkpoints: dict[str, 
 
 
 def test_stop_string_ends_the_text_as_in_transformers(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    engine, reference = arms.open(arm_of(checkpoints, "fp16")), by_transformers(arms, checkpoints, "fp16")
+    engine, reference = arms.open(arm_of(checkpoints, "fp16", "engine")), by_transformers(arms, checkpoints, "fp16")
     free = arms.run(engine.complete(question(3), Sampling(max_tokens=12)))
     sampling = Sampling(max_tokens=12, stop=(free.text.split()[4],))
     cut = arms.run(engine.complete(question(3), sampling))
@@ -152,7 +146,7 @@ def test_stop_string_ends_the_text_as_in_transformers(arms: Arms, checkpoints: d
 
 
 def test_sampling_repeats_with_its_seed(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    arm = arms.open(arm_of(checkpoints, "fp16"))
+    arm = arms.open(arm_of(checkpoints, "fp16", "engine"))
     drawn = [
         arms.run(arm.complete(question(1), Sampling(max_tokens=12, temperature=1.0, seed=seed))).token_ids for seed in (1, 1, 2)
     ]
@@ -170,14 +164,14 @@ def test_too_long_prompt_fails_alone(arms: Arms, checkpoints: dict[str, Path], k
 
 def test_nan_weights_are_named_at_start(arms: Arms, checkpoints: dict[str, Path]) -> None:
     with pytest.raises(ArmError, match=r"logits are not finite .* is broken or overflows in float32"):
-        arms.open(arm_of(checkpoints, "nan"))
+        arms.open(arm_of(checkpoints, "nan", "engine"))
 
 
 def test_killed_engine_fails_what_is_in_flight_and_what_comes_later(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     async def work() -> list[Completion | BaseException]:
         log = tmp_path / "engine.log"
         others = set(psutil.Process().children())
-        async with open_arm(arm_of(checkpoints, "fp16"), ENGINE, log) as arm:
+        async with open_arm(arm_of(checkpoints, "fp16", "engine"), ENGINE, log) as arm:
             flying = [asyncio.create_task(arm.complete(question(1), Sampling(max_tokens=200))) for _ in range(50)]
             await asyncio.sleep(0.2)
             [child] = set(psutil.Process().children()) - others

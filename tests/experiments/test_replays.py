@@ -4,13 +4,15 @@ import asyncio
 from pathlib import Path
 
 import pytest
-
 import scripts
+
 from qtrap_agents.analysis.graph import judge
 from qtrap_agents.errors import ConfigError, StoreError
 from qtrap_agents.evidence import Replay, Reply
 from qtrap_agents.experiments.passes import Bench
 from qtrap_agents.experiments.replays import Chains, choose, run_replays
+from qtrap_agents.report.inspection import compare_traces, inspect_trace
+from qtrap_agents.report.inspection_view import render_trace
 from qtrap_agents.store import RunDirectory, read_lines
 from qtrap_agents.types import Trace
 
@@ -170,3 +172,22 @@ def test_a_dead_baseline_leaves_what_the_arm_alone_can_tell(tmp_path: Path) -> N
     assert single_changes(run) == {"repair"}
     assert go(run) == []
     assert single_changes(run) == {"repair", "swap"}
+
+
+def test_a_replay_is_inspected_like_a_chain(replayed: RunDirectory) -> None:
+    made = next(made for made in replays(replayed) if made.changes[0].kind == "repair")
+    label = f"noisy:{made.name}"
+    text = scripts.printed(lambda console: render_trace(inspect_trace(replayed, made.task_id, label), console))
+    assert "replaced: the hop stated" in text
+    pair = compare_traces(replayed, made.task_id, label, "noisy")
+    assert pair.first_difference is not None
+    assert pair.first_difference.hop is not None
+    assert pair.first_difference.hop.id == made.changes[0].hop_id
+    with pytest.raises(StoreError, match=r"of arm 'noisy': unknown replay 'repair@hop_009'.*`qtrap replay`"):
+        inspect_trace(replayed, made.task_id, "noisy:repair@hop_009")
+
+
+def test_a_swapped_hop_names_who_answered(replayed: RunDirectory) -> None:
+    made = next(made for made in replays(replayed) if made.source == "solve")
+    view = inspect_trace(replayed, made.task_id, f"solve:{made.name}")
+    assert "answered by noisy" in scripts.printed(lambda console: render_trace(view, console))

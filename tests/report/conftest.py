@@ -1,12 +1,11 @@
 """Real run directories on disk, with traces made from the procedural families and chosen faults."""
 
-import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from scripts import printed as printed
 
 from qtrap_agents.config import RunConfig
 from qtrap_agents.semantics import consequence
@@ -145,14 +144,6 @@ def write_arm(
 def index_of(task: Task) -> int:
     """The number at the end of a task id."""
     return int(task.id.rpartition("-")[2])
-
-
-def printed(render: Callable[[Console], None], width: int = 120) -> str:
-    """What a function prints on a terminal of that width, without colours."""
-    console = Console(width=width, file=io.StringIO())
-    render(console)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qtrap_agents.analysis.paired import exact_mcnemar
+from qtrap_agents.config import ArmConfig
 from qtrap_agents.errors import ConfigError, StoreError
 from qtrap_agents.report.comparison import RunComparison, compare_runs, comparison_json
 from qtrap_agents.report.comparison_view import render_comparison
@@ -78,7 +81,7 @@ def test_many_depths_are_split_over_tables(tmp_path: Path) -> None:
 
 def test_figures_of_an_arm(run: RunDirectory) -> None:
     text = shown(compare_runs([run]))
-    assert line(text, "difference") == "difference – −20.0 points [−34.8, −9.5] 0.0 points [−16.8, +16.8]"
+    assert line(text, "difference") == "difference – −20.0 points [−35.0, −9.5] 0.0 points [−16.8, +16.8]"
     assert line(text, "verdict").startswith("verdict (margin 2 points) – danger undecided, about ")
     assert "8 / 0 of 40 pairs" in text
     verdicts = text[text.index("verdict by suite") : text.index("horizon H50")]
@@ -103,7 +106,7 @@ def test_energy_is_a_number_or_not_measured(run: RunDirectory) -> None:
 def test_closing_sentences_and_next_command(run: RunDirectory) -> None:
     text = " ".join(shown(compare_runs([run])).split())
     assert "fp16 (baseline): success 100.0 % of 40 tasks; horizon > 8 hops (≥ 46); no false premise" in text
-    assert "awq: danger: success −20.0 points [−34.8, −9.5]; danger in arith; undecided in program; horizon" in text
+    assert "awq: danger: success −20.0 points [−35.0, −9.5]; danger in arith; undecided in program; horizon" in text
     assert "first false premise at hop 3 (median)" in text
     assert "gptq: undecided, about" in text
     assert "1 of 20 tasks ended in an error and count in no figure of success" in text
@@ -260,5 +263,166 @@ def test_arms_that_differ_in_more_than_weights_are_warned_of(tmp_path: Path) -> 
 def test_many_arms_fit_a_narrow_terminal(tmp_path: Path) -> None:
     run = simple_run(tmp_path, {f"arm{number}": number for number in range(6)}, count=6)
     text = shown(compare_runs([run]), 80)
-    assert max(len(shown) for shown in text.splitlines() if not shown.startswith("next: ")) <= 80
+    commands = ("next: ", "noise floor: not measured")
+    assert max(len(shown) for shown in text.splitlines() if not shown.startswith(commands)) <= 80
     assert all(f"arm{number}" in text for number in range(6))
+
+
+def with_floor(parent: Path, again: Iterable[int], **changes: Any) -> RunDirectory:
+    """fp16 always right, awq wrong in 12 of 80 deep `arith` tasks, the second serving of fp16 in those of these indices."""
+    tasks = draw(("arith", "program"), count=40)
+    run = make_run(parent, tasks, ("fp16", "awq"), **changes)
+    wrong = set(again)
+    write_arm(run, "fp16", [make_trace(run, "fp16", task) for task in tasks], make_identity())
+    fault = wrong_at(8, lambda task: task.suite == "arith" and index_of(task) < 12)
+    write_arm(run, "awq", [make_trace(run, "awq", task, fault) for task in tasks], make_identity(**QUANTISED))
+    noise = wrong_at(3, lambda task: task.suite == "arith" and task.depth == 8 and index_of(task) in wrong)
+    write_arm(run, "fp16+again", [make_trace(run, "fp16+again", task, noise) for task in tasks], make_identity())
+    return run
+
+
+def test_every_effect_stands_beside_what_the_baseline_does_to_itself(tmp_path: Path) -> None:
+    report = compare_runs([with_floor(tmp_path, {0, 1, 2})])
+    text = shown(report)
+    assert [summary.arm for summary in report.comparison.arms] == ["fp16", "awq"]
+    assert line(text, "difference") == "difference A/A −1.9 points [−5.4, +0.5] −7.5 points [−12.7, −4.3]"
+    assert line(text, "flips") == "flips: lost / gained A/A 3 / 0 of 160 pairs 12 / 0 of 160 pairs"
+    assert line(text, "against the noise floor") == "against the noise floor – beyond"
+    verdicts = text[text.index("verdict by suite") : text.index("horizon H50")]
+    assert line(verdicts, "arith").startswith("arith A/A −3.8 [")
+    assert line(verdicts, "program") == "program A/A 0.0 [−4.6, +4.6] undecided, 0.0 [−4.6, +4.6] ~"
+    assert "~ is inside the noise floor of its suite" in text
+    closing = " ".join(text.split())
+    assert (
+        "noise floor: fp16 served again in other batches, with a cold prefix cache: −1.9 points [−5.4, +0.5], flips 3 / 0 of "
+        "160 pairs; 3 of 785 hops asked in the same words state another value (0.4 % [0.1, 1.1])"
+    ) in closing
+    assert "awq: danger: success −7.5 points [−12.7, −4.3]; inside the noise floor in program; danger in arith" in closing
+    assert text.rstrip().endswith("--arm awq --failed")
+
+
+def test_an_effect_that_noise_alone_could_make_is_called_so(tmp_path: Path) -> None:
+    report = compare_runs([with_floor(tmp_path, range(14))])
+    assert line(shown(report), "against the noise floor") == "against the noise floor – inside"
+    floor, against = report.comparison.floor, report.comparison.arm("awq").against
+    assert floor is not None
+    assert against is not None
+    assert (floor.limit, against.inside_floor) == (-(floor.difference.low or 0.0), True)
+    assert "points [−12.7, −4.3]; inside the noise floor (14.2 points); danger in" in " ".join(shown(report).split())
+
+
+def test_the_second_serving_takes_no_share_of_holm(tmp_path: Path) -> None:
+    report = compare_runs([with_floor(tmp_path, {0, 1, 2})])
+    against = report.comparison.arm("awq").against
+    assert against is not None
+    assert against.p_holm == against.p
+
+
+def test_the_json_of_the_noise_floor(tmp_path: Path) -> None:
+    data = json.loads(json.dumps(comparison_json(compare_runs([with_floor(tmp_path, {0, 1, 2})]))))
+    floor = data["noise_floor"]
+    assert (floor["label"], floor["done"], floor["total"], floor["fresh"]) == ("fp16+again", 160, 160, True)
+    assert floor["against_baseline"]["counts"]["lost"] == 3
+    assert floor["against_baseline"]["limit"] == pytest.approx(-floor["against_baseline"]["difference_interval"]["low"])
+    assert floor["against_baseline_by_suite"]["program"]["counts"]["discordant"] == 0
+    assert floor["hops"]["differing"] == 3
+    assert data["noise_floor_hint"] is None
+    against = data["arms"][1]["against_baseline"]
+    assert (against["inside_floor"], against["p_unit"], against["tasks"], against["design_effect"]) == (False, "pairs", 160, 1.0)
+    score, bootstrap = against["intervals"]["score"], against["intervals"]["bootstrap"]
+    assert score["method"].startswith("score interval (Tango 1998)")
+    assert bootstrap["method"].startswith("BCa bootstrap")
+    assert against["difference_interval"]["low"] == min(score["low"], bootstrap["low"])
+    assert against["difference_interval"]["high"] == max(score["high"], bootstrap["high"])
+
+
+def test_a_floor_that_was_not_measured_says_how(tmp_path: Path) -> None:
+    for switch in (True, False):
+        run = simple_run(tmp_path, {"fp16": 0, "awq": 3}, noise_floor=switch)
+        option = "" if switch else " --noise-floor"
+        text = shown(compare_runs([run]))
+        assert f"noise floor: not measured; `qtrap run --resume {run.path}{option}` measures it" in text
+        assert line(text, "against the noise floor") == "against the noise floor – not measured"
+        assert not any("again" in warning for warning in compare_runs([run]).warnings)
+    assert "noise floor" not in shown(compare_runs([simple_run(tmp_path, {"fp16": 2})]))
+
+
+def test_the_floor_is_that_of_the_baseline_only(tmp_path: Path) -> None:
+    report = compare_runs([with_floor(tmp_path, {0})], baseline="awq")
+    assert (report.comparison.floor, report.again) == (None, None)
+    assert "the run serves 'fp16' twice, not 'awq'; a run with 'baseline: awq' measures it" in shown(report)
+    first, second = simple_run(tmp_path, {"fp16": 0}, "first"), simple_run(tmp_path, {"awq": 3}, "second")
+    assert "noise floor: not measured; a run with both arms in it measures it" in shown(compare_runs([first, second]))
+
+
+def test_a_second_serving_that_is_unfinished_or_another_model_is_warned_of(tmp_path: Path) -> None:
+    tasks = draw()
+    run = make_run(tmp_path, tasks, ("fp16", "awq"))
+    for arm, some, identity in (
+        ("fp16", tasks, make_identity()),
+        ("awq", tasks, make_identity(**QUANTISED)),
+        ("fp16+again", tasks[:7], make_identity(checksum="aaaaaaaaaaaa")),
+    ):
+        write_arm(run, arm, [make_trace(run, arm, task) for task in some], identity)
+    text = "\n".join(compare_runs([run]).warnings)
+    assert "fp16+again is unfinished: 7 of 20 tasks done; `qtrap run --resume" in text
+    assert "fp16+again and fp16 served different weights (aaaaaaaa, 01234567): their difference is no noise floor" in text
+
+
+def test_a_running_server_is_no_fresh_process(tmp_path: Path) -> None:
+    tasks = draw(count=2)
+    scripted = make_run(tmp_path, tasks, ("fp16", "awq"))
+    served = tuple(ArmConfig(name=arm, base_url="http://127.0.0.1:8000/v1") for arm in ("fp16", "awq"))
+    run = scripted.reconfigured(scripted.config.model_copy(update={"arms": served}))
+    for arm in ("fp16", "awq", "fp16+again"):
+        write_arm(run, arm, [make_trace(run, arm, task) for task in tasks])
+    text = " ".join(shown(compare_runs([run])).split())
+    assert "noise floor: fp16 served again in other batches, by the same running server: 0.0 points" in text
+
+
+def sampled(parent: Path, seed: int, temperature: float = 0.7, faults: int = 3, **changes: Any) -> RunDirectory:
+    """A run that differs from others by its sampling seed; awq fails the first tasks of each depth."""
+    sampling = {"temperature": temperature, "seed": seed}
+    return simple_run(parent, {"fp16": 0, "awq": faults}, f"seed{seed}", sampling=sampling, **changes)
+
+
+def test_runs_with_other_sampling_seeds_are_one_arm_clustered_by_task(tmp_path: Path) -> None:
+    runs = [sampled(tmp_path, seed, faults=faults) for seed, faults in ((0, 3), (1, 3), (2, 4))]
+    report = compare_runs(runs)
+    assert [facts.label for facts in report.facts] == ["fp16", "awq"]
+    facts, against = report.arm_facts("awq"), report.comparison.arm("awq").against
+    assert (facts.done, facts.total, facts.repeats) == (60, 60, tuple(str(run.path) for run in runs[1:]))
+    assert facts.totals.wall_s == 37.5
+    assert against is not None
+    assert (against.counts.n, against.counts.lost, against.tasks, against.unit) == (60, 20, 20, "tasks")
+    assert 2 < against.intervals.design_effect <= 3
+    alone = compare_runs(runs[:1]).comparison.arm("awq").against
+    assert alone is not None
+    assert against.p == pytest.approx(exact_mcnemar(8, 0))
+    assert alone.p == pytest.approx(exact_mcnemar(6, 0))
+    text = shown(report)
+    assert "20 / 0 of 60 pairs of 20 tasks" in " ".join(text.split())
+    assert line(text, "exact McNemar").endswith("of tasks")
+    assert "awq is taken together over 3 runs with different sampling seeds" in "\n".join(report.warnings)
+    assert not any("differ in" in warning for warning in report.warnings)
+
+
+def test_runs_that_do_not_repeat_each_other_stay_apart(tmp_path: Path) -> None:
+    greedy = [sampled(tmp_path, seed, temperature=0.0) for seed in (0, 1)]
+    assert len(compare_runs(greedy).facts) == 4
+    twice = [sampled(tmp_path, 0) for _ in range(2)]
+    assert len(compare_runs(twice).facts) == 4
+    other = [sampled(tmp_path, 0), sampled(tmp_path, 1, engine={"max_num_seqs": 7})]
+    report = compare_runs(other)
+    assert len(report.facts) == 4
+    assert any("differ in sampling.seed (0, 1)" in warning for warning in report.warnings)
+
+
+def test_repeated_second_servings_are_one_floor(tmp_path: Path) -> None:
+    runs = [with_floor(tmp_path, {seed}, name=f"s{seed}", sampling={"temperature": 1.0, "seed": seed}) for seed in (0, 1)]
+    report = compare_runs(runs)
+    floor = report.comparison.floor
+    assert floor is not None
+    assert (floor.counts.n, floor.counts.lost, floor.tasks) == (320, 2, 160)
+    assert report.again is not None
+    assert report.again.hops.differing == 2

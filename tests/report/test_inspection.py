@@ -42,6 +42,15 @@ def test_filters_and_order(run: RunDirectory) -> None:
     assert list_traces(run, limit=None).total == 100
 
 
+def test_the_second_serving_of_the_baseline_is_listed_where_it_is_asked_for(run: RunDirectory) -> None:
+    tasks = tuple(run.tasks().values())
+    write_arm(run, "fp16+again", [make_trace(run, "fp16+again", task) for task in tasks])
+    assert {row.arm for row in list_traces(run, limit=None).rows} == {"fp16", "awq", "gptq"}
+    found = list_traces(run, arm="fp16+again", limit=None)
+    assert ({row.arm for row in found.rows}, found.total) == ({"fp16+again"}, 40)
+    assert inspect_trace(run, tasks[0].id, "fp16+again").trace.arm == "fp16+again"
+
+
 def test_an_error_is_not_a_wrong_answer(run: RunDirectory) -> None:
     row = list_traces(run, arm="gptq", failed=True).rows[0]
     assert (row.correct, row.error, row.first_error) == (None, "request timed out", None)

@@ -87,10 +87,10 @@ def test_runs(run: RunDirectory) -> None:
         "other": "finished",
         "broken": "unreadable",
     }
-    assert [(arm.name, arm.done) for arm in rows["demo"].arms] == [("fp16", 40), ("awq", 40), ("gptq", 20)]
+    assert [(arm.name, arm.done) for arm in rows["demo"].arms] == [("fp16", 40), ("awq", 40), ("gptq", 20), ("fp16+again", 0)]
     assert rows["demo"].created == "2026-03-01T10:00:00Z"
     text = " ".join(printed(lambda console: render_runs(tuple(rows.values()), console), 200).split())
-    assert "fp16 40/40, awq 40/40, gptq 20/40 unfinished" in text
+    assert "fp16 40/40, awq 40/40, gptq 20/40, fp16+again 0/40 unfinished" in text
     assert "not valid YAML" in text
     assert [row["state"] for row in rows_json(list(rows.values()))].count("finished") == 1
 

@@ -1,0 +1,93 @@
+"""`qtrap run`: start a run, or finish one."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from qtrap_agents.cli.common import to_the_end
+from qtrap_agents.config import RunConfig, describe, load_yaml
+from qtrap_agents.errors import ConfigError, unknown
+
+
+def run(
+    config: Annotated[Path | None, typer.Argument(help="YAML file of the run; not needed with --resume.")] = None,
+    suite: Annotated[list[str] | None, typer.Option(help="Only these suites (repeatable); names or paths.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="Workflow name or module:function.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Only these arms of the file (repeatable).")] = None,
+    depth: Annotated[list[int] | None, typer.Option(help="Depths in hops (repeatable).", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Tasks per suite, depth and seed.", min=1)] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Tasks in flight.", min=1)] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seeds of the tasks (repeatable).")] = None,
+    noise_floor: Annotated[bool | None, typer.Option(help="Serve the baseline twice, to see what noise alone does.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run directory.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Run directory to finish.")] = None,
+) -> None:
+    """Run suites of agent chains on every arm and store the traces."""
+    changes = {
+        "suites": suite, "workflow": workflow, "arms": arm, "depths": depth, "tasks_per_depth": limit,
+        "concurrency": concurrency, "seeds": seed, "noise_floor": noise_floor, "out": str(out) if out else None,
+    }  # fmt: skip
+    changes = {name: value for name, value in changes.items() if value or value is False}
+    path = do_run(config, changes, resume)
+    print(path)
+    print(f"next: qtrap compare {path}", file=sys.stderr)
+
+
+def do_run(config: Path | None, changes: Mapping[str, Any], resume: Path | None) -> Path:
+    from qtrap_agents.report.progress import RunProgress
+    from qtrap_agents.runner import execute, prepare, start
+    from qtrap_agents.store import RunDirectory
+
+    if resume is not None:
+        directory = RunDirectory.open(resume)
+        plan = prepare(_resumed(directory.config, config, changes))
+        if plan.config.noise_floor != directory.config.noise_floor:
+            directory = directory.reconfigured(directory.config.model_copy(update={"noise_floor": plan.config.noise_floor}))
+    elif config is not None:
+        plan = prepare(changed(load_yaml(config, RunConfig), changes))
+        directory = start(plan, Path(plan.config.out))
+    else:
+        raise ConfigError("give a configuration file, such as configs/quickstart.yaml, or --resume RUN")
+    hint = f"stored so far: {directory.path}; go on with `qtrap run --resume {directory.path}`"
+    with RunProgress(Console(stderr=True)) as progress:
+        to_the_end(execute(directory, plan, progress), hint)
+    return directory.path
+
+
+def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """The configuration with the options of the command line."""
+    from pydantic import ValidationError
+
+    data = config.model_dump() | {name: value for name, value in changes.items() if name != "arms"}
+    if wanted := changes.get("arms"):
+        data["arms"] = [_arm(config, name) for name in wanted]
+        if config.baseline not in wanted:
+            data["baseline"] = None
+    if isinstance(suites := changes.get("suites"), list):
+        known = {suite.name: suite.model_dump() for suite in config.suites}
+        data["suites"] = [known.get(name, {"name": name}) for name in suites]
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(describe(error, "command line", RunConfig, {})) from error
+
+
+def _arm(config: RunConfig, name: str) -> dict[str, Any]:
+    arms = {arm.name: arm.model_dump() for arm in config.arms}
+    if name not in arms:
+        raise ConfigError(unknown("arm", name, arms))
+    return arms[name]
+
+
+def _resumed(stored: RunConfig, config: Path | None, changes: Mapping[str, Any]) -> RunConfig:
+    """A run is resumed as it was started; only the concurrency may change, and whether the noise floor is measured."""
+    others = sorted(set(changes) - {"concurrency", "noise_floor"})
+    if others:
+        raise ConfigError(f"--resume finishes a run as it was started and takes no other {', '.join(others)}; start a new run")
+    if config is not None and load_yaml(config, RunConfig).name != stored.name:
+        raise ConfigError(f"{config}: is not the configuration of that run ('{stored.name}'); leave it out with --resume")
+    return changed(stored, changes)
