@@ -98,28 +98,29 @@ def other(task: Task, value: Value | None) -> Value:
     return int(value) + 1 if isinstance(value, int) else values[0] if values else "other"
 
 
-def swaps(task: Task, recorded: Trace, replies: Iterable[Reply], source: str) -> list[Replay]:
+def swaps(task: Task, recorded: Trace, replies: Iterable[Reply], source: str, wrong: Collection[str] = ()) -> list[Replay]:
     """For every hop that was answered otherwise: the chain with that answer.
 
-    Later hops that are asked in the recorded words keep what they stated, all others are right about theirs.
+    Later hops that are asked in the recorded words keep what they stated, all others are right about theirs but at `wrong`.
     """
     made = []
     for reply in replies:
         hop = next(hop for hop in recorded.hops if hop.id == reply.hop_id)
         if not same_value(hop.premises[0].value, reply.premises[0].value):
             change = Change(kind="swap", hop_id=hop.id, arm=reply.arm)
-            values = changed(task, recorded, {reply.premises[0].id: reply.premises[0].value})
+            values = changed(task, recorded, {reply.premises[0].id: reply.premises[0].value}, wrong)
             made.append(replay(chain(task, values, recorded.arm), source, change))
     return made
 
 
-def changed(task: Task, recorded: Trace, given: Mapping[str, Value | None]) -> Values:
+def changed(task: Task, recorded: Trace, given: Mapping[str, Value | None], wrong: Collection[str] = ()) -> Values:
     """The values of a chain that goes on from other premises, as in `swaps`."""
     before = {premise.id: premise.value for hop in recorded.hops for premise in hop.premises}
     stated: Values = {}
     for gold in task.premises:
         kept = all(stated[parent] == before[parent] for parent in gold.depends_on)
-        stated[gold.id] = given[gold.id] if gold.id in given else before[gold.id] if kept else _answer(gold, stated)
+        new = other(task, _answer(gold, stated)) if gold.id in wrong else _answer(gold, stated)
+        stated[gold.id] = given[gold.id] if gold.id in given else before[gold.id] if kept else new
     return stated
 
 

@@ -170,7 +170,7 @@ def benchmark(searches: Iterable[Search]) -> Benchmark:
 
 
 def _guesses(chain: Faulty, hops: int, places: dict[str, int], read: Review) -> dict[Localiser, int | None]:
-    draw = random.Random(f"{chain.task.id}/{chain.made.name}")
+    draw = random.Random(f"guess/{chain.task.id}")
     return {
         "random": draw.randint(1, hops),
         "first": 1,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
+from qtrap_agents.analysis.funnel import Share
 from qtrap_agents.analysis.localisers import Accuracy, Group, Localiser
 from qtrap_agents.report.diagnosis_view import rate, share_words
 from qtrap_agents.report.faultsets import words_or_nothing
@@ -13,7 +14,7 @@ from qtrap_agents.report.localisation import Localisation, Suspects
 from qtrap_agents.report.table import new_table, print_table
 
 _REASON = 90
-_SHOWN: tuple[Localiser, ...] = ("best constant", "reference-free", "first error", "replay")
+_SHOWN: tuple[Localiser, ...] = ("best constant", "reference-free", "replay")
 
 
 def render_localisation(found: Localisation, console: Console, limit: int = 10) -> None:
@@ -47,7 +48,7 @@ def render_suspects(found: Suspects, console: Console, limit: int = 20) -> None:
             table.add_row(*map(plain, cells), plain(row.suspicion.reason, _REASON))
     print_table(table, console)
     if len(rows) > limit:
-        console.print(plain(f"the first {limit:,} of {len(rows):,}; --limit shows more"))
+        console.print(plain(f"the first {limit:,} of {len(rows):,}; --show N shows more"))
     console.print(plain(f"premises that could be checked without gold or a second arm: {share_words(found.checkable)}"))
 
 
@@ -58,23 +59,23 @@ def _render_total(found: Localisation, console: Console) -> None:
     for heading in ("localiser", "exact hop", "within one hop", "abstains", "exact where it names one"):
         table.add_column(heading, overflow="fold")
     for accuracy in total.accuracies:
-        table.add_row(*map(plain, _cells(accuracy)))
+        table.add_row(*map(plain, _cells(accuracy, total.chains)))
     print_table(table, console)
     for line in (*_notes(total), _needs(found.arm)):
         console.print(plain(line))
     console.print()
 
 
-def _cells(accuracy: Accuracy) -> tuple[str, ...]:
+def _cells(accuracy: Accuracy, chains: int) -> tuple[str, ...]:
     constant = f" (hop {accuracy.constant})" if accuracy.constant else ""
     if not accuracy.tally.n:
         return (accuracy.localiser + constant, NOT_MEASURED, NOT_MEASURED, NOTHING, NOTHING)
     return (
         accuracy.localiser + constant,
-        share_words(accuracy.exact),
-        share_words(accuracy.near),
+        _short(accuracy.exact, chains),
+        _short(accuracy.near, chains),
         f"{accuracy.abstained:,}",
-        words_or_nothing(accuracy.precision),
+        words_or_nothing(accuracy.precision) if accuracy.abstained else NOTHING,
     )
 
 
@@ -99,14 +100,15 @@ def _render_groups(found: Localisation, console: Console) -> None:
     for section in (found.benchmark.suites, found.benchmark.faults):
         table.add_section()
         for group in section:
-            exact = [_short(group.of(localiser), group.chains) for localiser in _SHOWN]
+            exact = [_short(group.of(localiser).exact, group.chains) for localiser in _SHOWN]
             table.add_row(*map(plain, (group.suite or group.fault or NOTHING, f"{group.chains:,}", *exact)))
     print_table(table, console)
 
 
-def _short(accuracy: Accuracy, chains: int) -> str:
-    other = f" of {accuracy.tally.n:,}" if accuracy.tally.n != chains else ""
-    return f"{accuracy.tally.exact:,}{other}, {rate(accuracy.exact)}" if accuracy.tally.n else NOT_MEASURED
+def _short(share: Share, chains: int) -> str:
+    """Count and rate; the number of chains is named where it is not that of the heading."""
+    other = f" of {share.n:,}" if share.n != chains else ""
+    return f"{share.count:,}{other}, {rate(share)}" if share.n else NOT_MEASURED
 
 
 def _render_missed(found: Localisation, console: Console, limit: int) -> None:
@@ -124,7 +126,7 @@ def _render_missed(found: Localisation, console: Console, limit: int) -> None:
         table.add_row(*map(plain, (chain.task_id, chain.fault or NOTHING, str(chain.hop))), *names, plain(chain.reason, _REASON))
     print_table(table, console)
     if len(missed) > limit:
-        console.print(plain(f"the first {limit:,} of {len(missed):,}; --limit shows more"))
+        console.print(plain(f"the first {limit:,} of {len(missed):,}; --show N shows more"))
     console.print(plain(f"next: {found.command(missed[0])}"), soft_wrap=True)
 
 

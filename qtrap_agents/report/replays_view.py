@@ -168,7 +168,7 @@ def _render_chains(report: ReplayReport, console: Console, limit: int) -> None:
         table.add_row(*map(plain, _cause_cells(cause)))
     print_table(table, console)
     if len(causes) > limit:
-        console.print(plain(f"the first {limit:,} of {len(causes):,}; --limit shows more"))
+        console.print(plain(f"the first {limit:,} of {len(causes):,}; --show N shows more"))
     console.print(plain(f"next: {report.command(causes[0])}"), soft_wrap=True)
 
 
