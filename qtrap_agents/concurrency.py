@@ -17,6 +17,7 @@ async def in_flight(
     """
     waiting = iter(arguments)
     running: set[asyncio.Future[Result]] = set()
+    done: set[asyncio.Future[Result]] = set()
 
     def launch() -> None:
         for argument in waiting:
@@ -36,4 +37,4 @@ async def in_flight(
     finally:
         for unfinished in running:
             unfinished.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, *done, return_exceptions=True)

@@ -116,14 +116,13 @@ def _given(statement: _Statement) -> _Finding | None:
 
 def _asked_sum(statement: _Statement) -> _Finding | None:
     """The arithmetic that the prompt asks for: `417 + 938 =`, `2 * 3 = ___ eggs`, `47 max 32 = ?`."""
-    blanks = list(_BLANK.finditer(statement.line))
-    moduli = {int(modulus) for modulus in _MODULUS.findall(statement.told)}
-    if not blanks or len(moduli) > 1:
+    blanks, stated = list(_BLANK.finditer(statement.line)), statement.premise.value
+    if not blanks or isinstance(stated, str | None):
         return None
+    moduli = {int(modulus) for modulus in _MODULUS.findall(statement.told)}
     expression = _expression(statement.line[: blanks[-1].start()], {})
-    expected = _evaluate(expression, next(iter(moduli), 0)) if expression else None
-    stated = statement.premise.value
-    if expected is None or isinstance(stated, str | None):
+    expected = _evaluate(expression, next(iter(moduli), 0)) if expression and len(moduli) < 2 else None
+    if expected is None:
         return None
     missing = [parent for parent in statement.premise.depends_on if not _has_operand(expression, statement, parent)]
     if missing and len(statement.premise.depends_on) <= sum(map(_is_number, expression)):
@@ -144,6 +143,8 @@ def _has_operand(expression: Sequence[str], statement: _Statement, parent: str) 
 def _own_equations(statement: _Statement) -> _Finding | None:
     """The equations that the hop wrote itself: `step 3: 12 * 3 = 36`, `s3 = s1 + s2 = 41`."""
     text, checked = statement.premise.text[:_LONGEST], False
+    if "=" not in text:
+        return None
     moduli = {0, *(int(modulus) for modulus in _MODULUS.findall(statement.told + "\n" + text))}
     for match in re.finditer(r"=\s*(?=[-−$.0-9])", text):
         number = FRACTION.match(text, match.end())
@@ -167,10 +168,12 @@ def _goes_on(rest: str) -> bool:
 def _table(statement: _Statement) -> _Finding | None:
     """A look-up: `lookup: bako riku , zumi bako , riku zumi ; zumi =`."""
     left, mark, right = _HEAD.sub("", statement.line).rpartition(";")
+    if not mark:
+        return None
     pairs = [_PAIR.fullmatch(pair.strip()) for pair in left.split(",")]
     table = {pair[1].casefold(): pair[2].casefold() for pair in pairs if pair}
     key = right.strip().rstrip("=?").strip().casefold()
-    if not mark or len(pairs) < 2 or len(table) < len(pairs) or not re.fullmatch(r"\w+", key):
+    if len(pairs) < 2 or len(table) < len(pairs) or not re.fullmatch(r"\w+", key):
         return None
     stated = str(statement.premise.value)
     if key in table:
@@ -181,9 +184,11 @@ def _table(statement: _Statement) -> _Finding | None:
 def _row(statement: _Statement) -> _Finding | None:
     """A rearranged row has the words of the row in the prompt; a row is what shares at least half of its words with it."""
     stated = Counter(str(statement.premise.value).split())
+    if stated.total() < _LEAST_ROW:
+        return None
     segments = (Counter(segment.casefold().split()) for segment in re.split(r"[:;,=]", statement.line))
     rows = [row for row in segments if _LEAST_ROW <= row.total() <= 2 * (row & stated).total() >= stated.total()]
-    if len(rows) != 1 or stated.total() < _LEAST_ROW:
+    if len(rows) != 1:
         return None
     strange, lost = stated - rows[0], rows[0] - stated
     differences = [f"{_listed(words)} {what}" for words, what in ((strange, "too much"), (lost, "missing")) if words]

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, get_args
 
 from qtrap_agents.analysis.causes import earliest_saving, is_complete
 from qtrap_agents.analysis.funnel import Share, Sums
-from qtrap_agents.analysis.graph import judge
+from qtrap_agents.analysis.graph import last_statements, verdicts
 from qtrap_agents.analysis.localise import Review, review
 from qtrap_agents.evidence import FaultKind, Replay, Reply
 from qtrap_agents.types import Record, Task, Trace
@@ -182,8 +182,9 @@ def _guesses(chain: Faulty, hops: int, places: dict[str, int], read: Review) -> 
 
 
 def _first_error(trace: Trace, task: Task, places: dict[str, int]) -> int | None:
-    first = next((premise for premise in judge(trace, task) if premise.is_error), None)
-    return places.get(first.hop_id or "") if first else None
+    stated = last_statements(trace)
+    first = next((premise.gold.id for premise in verdicts(task, stated) if premise.status != "match"), None)
+    return places[stated[first].hop_id] if first in stated else None
 
 
 def _group(chains: Sequence[Search], suite: str | None = None, fault: FaultKind | None = None) -> Group:

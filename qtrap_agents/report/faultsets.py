@@ -31,7 +31,7 @@ def find_faults(run: RunDirectory, wanted: str | None = None) -> str:
     if not known:
         raise StoreError(f"{run.path}: no injected faults are stored; `qtrap inject {shlex.quote(str(run.path))}` makes them")
     if wanted is None and len(known) > 1:
-        raise StoreError(f"{run.path}: several sets of faults are stored, name one of them: {', '.join(known)}")
+        raise StoreError(f"{run.path}: several sets of faults are stored; choose one with --faults ({' or '.join(known)})")
     if wanted is not None and wanted not in known:
         raise StoreError(f"{run.path}: {unknown('set of faults', wanted, known)}")
     return wanted or known[0]

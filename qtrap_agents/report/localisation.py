@@ -1,5 +1,6 @@
 """`qtrap localise`: how often each localiser names the hop of an injected fault, and suspects in traces from elsewhere."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,7 +173,7 @@ def _doubts(found: Localisation) -> Iterator[str]:
     if unfinished:
         yield (
             f"{unfinished:,} of {len(chains):,} chains are not searched to the end by the replay and are no part of its figures; "
-            f"`qtrap localise {found.run}` goes on"
+            f"`qtrap localise {shlex.quote(found.run)} --faults {found.name}` goes on"
         )
     reasons = {"ended in an error": seen.unjudged, "have one hop only": seen.single_hop, "cannot be placed": seen.unknown}
     named = [f"{count:,} {words}" for words, count in reasons.items() if count]

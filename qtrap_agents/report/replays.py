@@ -123,12 +123,13 @@ def _read(run: RunDirectory, arm: str, tasks: Collection[str] | None) -> _Stored
         raise StoreError(f"{run.path}: {unknown('arm', arm, known)}")
     directory = run.replays_path(arm)
     replies, replays = Groups(directory / REPLIES, Reply), Groups(directory / REPLAYS, Replay)
-    again = f"`qtrap replay {shlex.quote(str(run.path))} --arm {arm}`"
+    again = f"qtrap replay {shlex.quote(str(run.path))} --arm {arm}"
     if not replies and not replays:
-        raise StoreError(f"{directory}: no replays are stored; {again} makes them")
+        raise StoreError(f"{directory}: no replays are stored; `{again}` makes them")
     for task_id in tasks or ():
         if task_id not in replies and task_id not in replays:
-            raise StoreError(f"{directory}: no replay of task '{task_id}' is stored; {again} --task {task_id} makes them")
+            command = f"{again} --task {shlex.quote(task_id)}"
+            raise StoreError(f"{directory}: no replay of task '{task_id}' is stored; `{command}` makes them")
     return _Stored(run.task_index(), run.stored(arm), run.stored(run.config.baseline_arm), replies, replays)
 
 

@@ -17,7 +17,6 @@ from .conftest import ENGINE, EOS, POISON, Arms, answers, arm_of, question, scor
 TOLERANCE = 2e-4
 KINDS = ["hf", pytest.param("engine", marks=pytest.mark.vllm)]
 CACHING = ENGINE.model_copy(update={"prefix_caching": True})
-LONG = " ".join(f"{number} +" for number in range(70))
 
 
 def own_text(arms: Arms, arm: Backend, count: int = 40) -> list[Completion]:
@@ -131,14 +130,12 @@ def test_what_cannot_be_read_fails_alone(
 
 @pytest.mark.vllm
 def test_the_prefix_cache_is_not_read(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    """Places found in the cache would have no log-probabilities."""
+    """Places found in the cache would have no log-probabilities: a second reading is as good as the first."""
     arm = arms.open(arm_of(checkpoints, "poisoned", "engine"), CACHING)
-    chat = (Message(role="user", content=LONG),)
-    said = arms.run(arm.complete(chat, Sampling(max_tokens=40)))
-    assert said.prompt_tokens > 192
-    first, second = (arms.run(arm.score(chat, said.token_ids, 4)) for _ in range(2))
-    assert [token.top[0][0] for token in first.tokens] == list(said.token_ids)
-    same([first], [second])
+    text, other = tuple(range(6, 206)), tuple(range(205, 5, -1))
+    unpoisoned = [tuple(token for token in ids if token != POISON) for ids in (text, other, text)]
+    first, _, second = [arms.run(arm.score(question(1), ids, 4)) for ids in unpoisoned]
+    same([second], [first])
 
 
 @pytest.mark.parametrize("kind", KINDS)

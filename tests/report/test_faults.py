@@ -85,7 +85,7 @@ def test_propagation_on_a_terminal(run: RunDirectory) -> None:
     text, total = spread(report), report.propagation.total
     assert f"{total.spread.faults} faults in chains of solve ({PLAN.name})" in text
     near = total.by_distance[1]
-    assert f"1 {near.count} of {near.n}, " in line(text, "all 1 ".replace(" 1 ", "      1").split()[0] + "      1")
+    assert line(text[text.index("Premises in error by") :], "all ").startswith(f"all 1 {near.count} of {near.n}, ")
     assert "█" in text
     assert f"next: qtrap inspect {run.path} " in text
     assert "--arm solve:inject@hop_" in text
@@ -108,7 +108,7 @@ def test_every_localiser_in_one_table(run: RunDirectory) -> None:
     total = found.benchmark.total
     for localiser in ("replay", "first error", "reference-free"):
         assert total.of(localiser).exact == Share(count=changed, n=changed)
-    assert total.of("best constant").tally.exact >= max(total.of(name).tally.exact for name in ("first",))
+    assert total.of("best constant").tally.exact >= total.of("first").tally.exact
     text = located(found)
     assert f"Who names the faulty hop? {changed} of {len(stored(run))} chains whose answer the fault changed" in text
     assert line(text, "replay ").startswith(f"replay {changed}, 100.0 %")
@@ -130,7 +130,7 @@ def test_chains_that_are_not_searched_are_said(bare: RunDirectory) -> None:
     write(bare, "hand", *(injected(task, 2, 1) for task in tasks.values()))
     found = localise(bare)
     assert f"{len(tasks)} of {len(tasks)} chains are not searched to the end" in found.warnings[0]
-    assert f"`qtrap localise {bare.path}` goes on" in found.warnings[0]
+    assert f"`qtrap localise {bare.path} --faults hand` goes on" in found.warnings[0]
     assert line(located(found), "replay ").startswith("replay not measured not measured")
 
 
@@ -143,7 +143,7 @@ def test_what_the_replay_misses_is_listed(bare: RunDirectory) -> None:
     text = located(missed, limit=1)
     assert "Chains whose faulty hop the replay does not name: 2" in text
     assert line(text, task.id).startswith(f"{task.id} digit 2 4 none")
-    assert "the first 1 of 2; --limit shows more" in text
+    assert "the first 1 of 2; --show N shows more" in text
     assert f"--arm solve:{blind.name} --against solve" in text
 
 
@@ -192,7 +192,7 @@ def test_which_faults_are_meant(bare: RunDirectory) -> None:
     assert find_faults(bare) == "one"
     write(bare, "two", injected(task, 2, 1))
     assert fault_sets(bare) == ("one", "two")
-    with pytest.raises(StoreError, match=r"several sets of faults are stored, name one of them: one, two"):
+    with pytest.raises(StoreError, match=r"several sets of faults are stored; choose one with --faults \(one or two\)"):
         propagation_report(bare)
     with pytest.raises(StoreError, match=r"unknown set of faults 'twoo': did you mean 'two'\?"):
         localise(bare, "twoo")
@@ -209,11 +209,11 @@ def test_suspects_need_no_run(tmp_path: Path) -> None:
     assert [(row.line, row.suspicion.hop if row.suspicion else None) for row in found.rows] == [(1, None), (4, 3), (6, 2)]
     assert found.problems[0].startswith(f"{path}:2: no trace: line: Invalid JSON")
     assert found.problems[1] == f"{path}:5: no trace: run_id: Field required"
-    assert (found.suspected, found.checkable) == (Share(count=2, n=3), Share(count=10, n=12))
+    assert (found.suspected, found.checkable) == (Share(count=2, n=3), Share(count=12, n=12))
     text = suspected(found)
     assert line(text, "6 ").endswith("2 (hop_002) s2 it states nothing readable")
-    assert "premises that could be checked without gold or a second arm: 10 of 12" in text
-    assert "the first 1 of 2; --limit shows more" in suspected(found, limit=1)
+    assert "premises that could be checked without gold or a second arm: 12 of 12" in text
+    assert "the first 1 of 2; --show N shows more" in suspected(found, limit=1)
     assert json.loads(json.dumps(suspects_json(found)))["suspected"]["count"] == 2
 
 
