@@ -1,4 +1,4 @@
-"""Replays on scripted arms, whose right answers are known; the real engine has its test in `test_end_to_end`."""
+"""Replays on scripted arms, whose right answers are known; the real engine has a test of its own."""
 
 import asyncio
 from pathlib import Path
