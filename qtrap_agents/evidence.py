@@ -10,9 +10,13 @@
 One line each, appended as they are made; the next pass goes on where the last one stopped.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 from qtrap_agents.types import Completion, Premise, Record, Score, Trace, Value
+
+REPLIES, REPLAYS, LOCATED = "replies.jsonl", "replays.jsonl", "located.jsonl"
+"""Names of the files."""
 
 FaultKind = Literal["off-by-one", "digit", "name", "drop", "swap"]
 
@@ -89,4 +93,9 @@ class Replay(Record):
     @property
     def name(self) -> str:
         """The names of the changes, joined by `+`."""
-        return "+".join(change.name for change in self.changes)
+        return joined_name(self.changes)
+
+
+def joined_name(changes: Iterable[Change]) -> str:
+    """The names of several changes as one."""
+    return "+".join(change.name for change in changes)

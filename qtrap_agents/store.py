@@ -37,6 +37,7 @@ from qtrap_agents.types import ArmIdentity, Completion, Hop, Message, Premise, R
 CONFIG, ENVIRONMENT, TASKS = "run.yaml", "environment.json", "tasks.jsonl"
 
 Row = TypeVar("Row", bound=Record)
+Found = TypeVar("Found", covariant=True)
 
 
 class AttemptEvent(Record):
@@ -214,7 +215,7 @@ class RunDirectory:
         try:
             return ArmIdentity.model_validate_json(path.read_text()) if path.is_file() else None
         except (OSError, ValidationError) as error:
-            raise StoreError(f"{path}: cannot be read: {_short(error)}") from error
+            raise StoreError(f"{path}: cannot be read: {first_problem(error)}") from error
 
     def attempts(self, arm: str) -> list[AttemptEvent]:
         """All events of an arm."""
@@ -290,7 +291,7 @@ class Journal:
         self._lines.append(record)
 
 
-class _Places(Generic[Row]):
+class _Places(Mapping[str, Found], Generic[Row, Found]):
     """The places of the lines of a JSONL file, by one of its text fields.
 
     Only these are kept in memory, a line is parsed whenever it is asked for. A missing file is empty. The file stays open
@@ -300,6 +301,7 @@ class _Places(Generic[Row]):
     def __init__(self, path: Path, model: type[Row], field: str = "task_id"):
         self.path, self._model = path, model
         self._starts = array("Q", [0])
+        self._numbers: dict[str, list[int]] = {}
         if path.is_file():
             with path.open("rb") as file:
                 self._index(file, re.compile(rb'"%s":("(?:[^"\\]|\\.)*")' % field.encode()), field)
@@ -312,10 +314,16 @@ class _Places(Generic[Row]):
             if line.endswith(b"\n"):
                 if (found := pattern.search(line)) is None:
                     raise StoreError(f"{self.path}:{number}: damaged line (no '{field}'); delete that line to go on")
-                self._keep(json.loads(found[1]), number)
+                self._numbers.setdefault(json.loads(found[1]), []).append(number)
 
-    def _keep(self, key: str, number: int) -> None:
-        raise NotImplementedError
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._numbers
 
     def _row(self, number: int) -> Row:
         start, end = self._starts[number - 1 : number + 1]
@@ -325,50 +333,18 @@ class _Places(Generic[Row]):
             raise _damaged(self.path, number, error) from error
 
 
-class Lines(_Places[Row], Mapping[str, Row]):
+class Lines(_Places[Row, Row]):
     """Random access to a JSONL file by one of its text fields; of several lines with one value the last counts."""
 
-    def __init__(self, path: Path, model: type[Row], field: str = "task_id"):
-        self._numbers: dict[str, int] = {}
-        super().__init__(path, model, field)
-
-    def _keep(self, key: str, number: int) -> None:
-        self._numbers[key] = number
-
     def __getitem__(self, key: str) -> Row:
-        return self._row(self._numbers[key])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._numbers
+        return self._row(self._numbers[key][-1])
 
 
-class Groups(_Places[Row], Mapping[str, tuple[Row, ...]]):
+class Groups(_Places[Row, tuple[Row, ...]]):
     """The same with all lines of one value together, in the order of the file."""
-
-    def __init__(self, path: Path, model: type[Row], field: str = "task_id"):
-        self._numbers: dict[str, list[int]] = {}
-        super().__init__(path, model, field)
-
-    def _keep(self, key: str, number: int) -> None:
-        self._numbers.setdefault(key, []).append(number)
 
     def __getitem__(self, key: str) -> tuple[Row, ...]:
         return tuple(self._row(number) for number in self._numbers[key])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._numbers
 
 
 class _LineFile:
@@ -424,7 +400,7 @@ def cannot_write(path: Path, error: OSError) -> StoreError:
 
 
 def _damaged(path: Path, number: int, error: OSError | ValidationError) -> StoreError:
-    return StoreError(f"{path}:{number}: damaged line ({_short(error)}); delete that line to go on")
+    return StoreError(f"{path}:{number}: damaged line ({first_problem(error)}); delete that line to go on")
 
 
 def _new_directory(parent: Path, name: str) -> Path:
@@ -503,7 +479,8 @@ def _window(ready: AttemptEvent, end: AttemptEvent | None, last_seen: float | No
     return max(0.0, last_seen - ready.at) if last_seen is not None else 0.0
 
 
-def _short(error: Exception) -> str:
+def first_problem(error: Exception) -> str:
+    """The first thing that is wrong, by its field."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc'])) or 'line'}: {first['msg']}"

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from qtrap_agents.analysis.faults import ALL_KINDS, possible
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.errors import ConfigError, StoreError
-from qtrap_agents.evidence import Change, FaultKind, Replay
+from qtrap_agents.evidence import REPLAYS, Change, FaultKind, Replay
 from qtrap_agents.experiments.branch import replay
 from qtrap_agents.experiments.passes import Bench
 from qtrap_agents.semantics import same_value
@@ -79,7 +79,7 @@ async def run_faults(run: RunDirectory, bench: Bench, name: str, faults: Sequenc
     Raises:
         ArmError: the baseline cannot be served or died; the next call does the rest.
     """
-    baseline, journal = run.config.baseline_arm, run.faults_path(name) / "replays.jsonl"
+    baseline, journal = run.config.baseline_arm, run.faults_path(name) / REPLAYS
     tasks, traces, stored = run.task_index(), run.stored(baseline), Lines(journal, Replay)
 
     async def one(backend: Backend, fault: Fault) -> Replay:

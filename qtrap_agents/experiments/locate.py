@@ -12,7 +12,7 @@ from typing import NamedTuple
 from qtrap_agents.analysis.causes import states_the_same
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.errors import StoreError
-from qtrap_agents.evidence import Change, Replay, Reply
+from qtrap_agents.evidence import LOCATED, REPLAYS, REPLIES, Change, Replay, Reply
 from qtrap_agents.experiments.branch import Known, replay
 from qtrap_agents.experiments.passes import Bench
 from qtrap_agents.experiments.replays import HOPS_PER_JOB, ask_again
@@ -38,10 +38,10 @@ async def run_finder(run: RunDirectory, bench: Bench, name: str) -> None:
         ArmError: the baseline cannot be served or died; the next call does the rest.
     """
     directory, baseline = run.faults_path(name), run.config.baseline_arm
-    faulty, tasks = Lines(directory / "replays.jsonl", Replay), run.task_index()
+    faulty, tasks = Lines(directory / REPLAYS, Replay), run.task_index()
     if not faulty:
         raise StoreError(f"{directory}: no injected faults there; `qtrap inject {run.path}` makes them")
-    searched = Lines(directory / "replies.jsonl", Reply)
+    searched = Lines(directory / REPLIES, Reply)
     todo = [task_id for task_id in faulty if task_id not in searched and faulty[task_id].trace.score == 0]
 
     async def one(backend: Backend, task_id: str) -> Located:
@@ -50,8 +50,8 @@ async def run_finder(run: RunDirectory, bench: Bench, name: str) -> None:
     if not todo:
         return
     with ExitStack() as files:
-        replays = files.enter_context(Journal(directory / "located.jsonl"))
-        replies = files.enter_context(Journal(directory / "replies.jsonl"))
+        replays = files.enter_context(Journal(directory / LOCATED))
+        replies = files.enter_context(Journal(directory / REPLIES))
 
         def keep(located: Located) -> None:
             for made in located.replays:

@@ -18,7 +18,7 @@ from qtrap_agents.analysis.causes import states_the_same
 from qtrap_agents.analysis.graph import judge
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.errors import ArmError, CompletionError, ConfigError, StoreError
-from qtrap_agents.evidence import Change, Replay, Reply
+from qtrap_agents.evidence import REPLAYS, REPLIES, Change, Replay, Reply, joined_name
 from qtrap_agents.experiments.branch import Known, premises_of, replay
 from qtrap_agents.experiments.passes import Bench
 from qtrap_agents.runner import Plan
@@ -26,7 +26,6 @@ from qtrap_agents.semantics import same_value
 from qtrap_agents.store import Journal, Lines, RunDirectory, read_lines
 from qtrap_agents.types import Hop, Record, Task, Trace
 
-REPLIES, REPLAYS = "replies.jsonl", "replays.jsonl"
 HOPS_PER_JOB = 8
 """A job asks for all hops of a chain: so many fewer jobs than requests are in flight."""
 
@@ -65,7 +64,7 @@ class Stored:
 
     def keep(self, files: ExitStack) -> "Keeper":
         """Open the journals for appending."""
-        return Keeper(self, *(files.enter_context(Journal(self.directory / name)) for name in (REPLIES, REPLAYS)))
+        return Keeper(*(files.enter_context(Journal(self.directory / name)) for name in (REPLIES, REPLAYS)))
 
     def _learn(self, record: Reply | Replay) -> None:
         evidence = self.of(record.task_id)
@@ -74,27 +73,25 @@ class Stored:
         else:
             evidence.replayed.add((record.source, record.name))
 
-    def learn_all(self, records: Iterable[Reply | Replay]) -> None:
-        """Remember what was just stored."""
-        for record in records:
-            self._learn(record)
+    def learn_all(self, replies: Iterable[Reply]) -> None:
+        """Remember answers that later passes build on."""
+        for reply in replies:
+            self._learn(reply)
 
 
 @dataclass(frozen=True)
 class Keeper:
     """Puts findings away."""
 
-    stored: Stored
     replies: Journal
     replays: Journal
 
     def put(self, findings: Findings) -> None:
-        """Append them to the journals and remember them."""
+        """Append them to the journals."""
         for reply in findings.replies:
             self.replies.append(reply)
         for done in findings.replays:
             self.replays.append(done)
-        self.stored.learn_all((*findings.replies, *findings.replays))
 
 
 @dataclass(frozen=True)
@@ -233,7 +230,7 @@ class Experiment:
         """Ask the open questions of a task, then make the replays that the answers call for."""
         task, (ours, theirs) = self.chains.tasks[task_id], self._traces(task_id)
         asked = await asyncio.gather(
-            *(_ask(self.plan, backend, task, question) for question in self._questions(stage, task_id, ours, theirs))
+            *(ask_again(self.plan, backend, task, *question) for question in self._questions(stage, task_id, ours, theirs))
         )
         self.stored.learn_all(asked)
         known = self._known(task_id) if stage == "arm" else {}
@@ -265,7 +262,7 @@ class Experiment:
         else:
             every = list(self._swaps(task_id, theirs, self.chains.arm))
         done = self.stored.of(task_id).replayed
-        return [attempt for attempt in every if (attempt.recorded.arm, _name(attempt.changes)) not in done]
+        return [attempt for attempt in every if (attempt.recorded.arm, joined_name(attempt.changes)) not in done]
 
     def _swaps(self, task_id: str, recorded: Trace, other: str) -> Iterator[Attempt]:
         """One hop by the other arm, wherever that states something else."""
@@ -313,11 +310,6 @@ class Experiment:
         }
 
 
-async def _ask(plan: Plan, backend: Backend, task: Task, question: Question) -> Reply:
-    """A recorded hop, on its own; a failed request is an error of the reply."""
-    return await ask_again(plan, backend, task, question.source, question.arm, question.hop)
-
-
 async def ask_again(plan: Plan, backend: Backend, task: Task, source: str, arm: str, hop: Hop) -> Reply:
     """A recorded hop asked once more in the same words of `arm`, which `backend` serves.
 
@@ -336,7 +328,3 @@ async def ask_again(plan: Plan, backend: Backend, task: Task, source: str, arm: 
 
 def _drawn(draw: random.Random, tasks: list[str], limit: int | None) -> list[str]:
     return sorted(tasks) if limit is None or len(tasks) <= limit else draw.sample(sorted(tasks), limit)
-
-
-def _name(changes: Iterable[Change]) -> str:
-    return "+".join(change.name for change in changes)

@@ -262,25 +262,25 @@ def _counts_json(counts: Counts) -> dict[str, Any]:
         "hops": counts.hops.model_dump(mode="json"),
         "arm": _positions_json(counts.arm, counts.floor) if measured else None,
         "noise_floor": _positions_json(counts.floor) if counts.floor.positions else None,
-        "self_flips": _share_json(counts.self_flip_share) if counts.self_positions else None,
+        "self_flips": share_json(counts.self_flip_share) if counts.self_positions else None,
         "flips": counts.flips.model_dump(mode="json")
         | {
-            "harmless_share": _share_json(counts.flips.everywhere.share),
-            "asked_harmless_share": _share_json(counts.flips.asked.share),
-            "answer_right_share": _share_json(counts.flips.answer_right_share),
+            "harmless_share": share_json(counts.flips.everywhere.share),
+            "asked_harmless_share": share_json(counts.flips.asked.share),
+            "answer_right_share": share_json(counts.flips.answer_right_share),
         },
         "premises_with_a_value_flip": _premises_json(counts.hit) if measured else None,
-        "premises_hit": _share_json(Share(count=counts.hit.n, n=counts.read)) if measured else None,
+        "premises_hit": share_json(Share(count=counts.hit.n, n=counts.read)) if measured else None,
         "premises": _premises_json(counts.premises),
-        "first_errors": first.model_dump(mode="json") | {"explained_share": _share_json(first.explained)},
+        "first_errors": first.model_dump(mode="json") | {"explained_share": share_json(first.explained)},
         "chains": chains.model_dump(mode="json") | {"shares": _chain_shares(counts)},
     }
 
 
 def _positions_json(read: Positions, floor: Positions | None = None) -> dict[str, Any]:
     shares: Mapping[str, Any] = {
-        "flip_share": _share_json(read.flip_share, floor.flip_share if floor else None),
-        "value_flip_share": _share_json(read.value_flip_share, floor.value_flip_share if floor else None),
+        "flip_share": share_json(read.flip_share, floor.flip_share if floor else None),
+        "value_flip_share": share_json(read.value_flip_share, floor.value_flip_share if floor else None),
         "mean_drop_nats": read.mean_drop,
         "mean_kl_nats": read.mean_kl,
     }
@@ -288,11 +288,11 @@ def _positions_json(read: Positions, floor: Positions | None = None) -> dict[str
 
 
 def _premises_json(premises: Premises) -> dict[str, Any]:
-    shares = {name: _share_json(Share(count=count, n=premises.n)) for name, count in premises}
+    shares = {name: share_json(Share(count=count, n=premises.n)) for name, count in premises}
     return premises.model_dump(mode="json") | {
         "n": premises.n,
         "false": premises.false,
-        "shares": shares | {"false": _share_json(Share(count=premises.false, n=premises.n))},
+        "shares": shares | {"false": share_json(Share(count=premises.false, n=premises.n))},
     }
 
 
@@ -300,12 +300,12 @@ def _chain_shares(counts: Counts) -> dict[str, Any]:
     chains = counts.chains
     scored = {name: getattr(chains, name) for name in ("flipped", "value_flipped")}
     judged = {name: getattr(chains, name) for name in ("false", "recovered", "collapsed", "right", "baseline_right")}
-    return {name: _share_json(Share(count=count, n=chains.scored)) for name, count in scored.items()} | {
-        name: _share_json(Share(count=count, n=chains.n)) for name, count in judged.items()
+    return {name: share_json(Share(count=count, n=chains.scored)) for name, count in scored.items()} | {
+        name: share_json(Share(count=count, n=chains.n)) for name, count in judged.items()
     }
 
 
-def _share_json(share: Share, floor: Share | None = None) -> dict[str, Any]:
+def share_json(share: Share, floor: Share | None = None) -> dict[str, Any]:
     """A share with its counts and interval, and whether it is inside a noise floor where there is one to compare with."""
     interval = share.interval.model_dump(mode="json") if share.interval else None
     found = {"count": share.count, "n": share.n, "share": share.share, "interval": interval}

@@ -1,24 +1,22 @@
 """The sets of injected faults of a run, and shares as JSON: what the reports on faults and replays have in common."""
 
 import shlex
-from typing import Any
 
 from rich.text import Text
 
 from qtrap_agents.analysis.funnel import Share
 from qtrap_agents.errors import StoreError, unknown
-from qtrap_agents.evidence import Replay
+from qtrap_agents.evidence import REPLAYS, Replay
 from qtrap_agents.report.diagnosis_view import rate, share_words
 from qtrap_agents.report.format import NOTHING, plain
 from qtrap_agents.store import Lines, RunDirectory
 
-FAULTS, LOCATED, REPLIES = "replays.jsonl", "located.jsonl", "replies.jsonl"
 _WIDEST_BAR = 20
 
 
 def fault_sets(run: RunDirectory) -> tuple[str, ...]:
     """Names of the sets of faults that were injected, in alphabetical order."""
-    return tuple(sorted(file.parent.name for file in (run.path / "faults").glob(f"*/{FAULTS}")))
+    return tuple(sorted(file.parent.name for file in (run.path / "faults").glob(f"*/{REPLAYS}")))
 
 
 def find_faults(run: RunDirectory, wanted: str | None = None) -> str:
@@ -39,18 +37,12 @@ def find_faults(run: RunDirectory, wanted: str | None = None) -> str:
 
 def faulty_chains(run: RunDirectory, name: str) -> Lines[Replay]:
     """The faulty chains of a set, by task id."""
-    return Lines(run.faults_path(name) / FAULTS, Replay)
+    return Lines(run.faults_path(name) / REPLAYS, Replay)
 
 
 def inspect_command(run: str, task_id: str, arm: str, against: str) -> str:
     """What shows two chains of a task side by side; either arm may be a replay such as `fp16:inject@hop_003:s3`."""
     return f"qtrap inspect {shlex.quote(run)} {shlex.quote(task_id)} --arm {shlex.quote(arm)} --against {shlex.quote(against)}"
-
-
-def share_json(share: Share) -> dict[str, Any]:
-    """A share with its counts and its 95 % interval."""
-    interval = share.interval.model_dump(mode="json") if share.interval else None
-    return {"count": share.count, "n": share.n, "share": share.share, "interval": interval}
 
 
 def words_or_nothing(share: Share) -> str:

@@ -8,7 +8,7 @@ from qtrap_agents.analysis.collapse import Collapse, Place, analyse
 from qtrap_agents.analysis.export import graphml, node_link_json
 from qtrap_agents.analysis.graph import JudgedPremise, Origin, Status, judge
 from qtrap_agents.errors import StoreError, unknown
-from qtrap_agents.evidence import Replay
+from qtrap_agents.evidence import REPLAYS, Replay
 from qtrap_agents.semantics import same_value
 from qtrap_agents.store import RunDirectory, read_lines
 from qtrap_agents.types import Hop, Record, Task, Trace, Value
@@ -306,7 +306,7 @@ def _find_trace(run: RunDirectory, arm: str, task: Task) -> Trace:
 
 
 def _find_replay(run: RunDirectory, arm: str, name: str, task: Task) -> Trace:
-    files = sorted((*run.path.glob("replays/*/replays.jsonl"), *run.path.glob("faults/*/replays.jsonl")))
+    files = sorted((*run.path.glob(f"replays/*/{REPLAYS}"), *run.path.glob(f"faults/*/{REPLAYS}")))
     replays = [made for file in files for made in read_lines(file, Replay) if (made.task_id, made.source) == (task.id, arm)]
     for made in replays:
         if made.name == name:

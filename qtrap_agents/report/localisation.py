@@ -12,9 +12,10 @@ from qtrap_agents.analysis.funnel import Share, Sums
 from qtrap_agents.analysis.localise import Suspicion, review
 from qtrap_agents.analysis.localisers import Accuracy, Benchmark, Faulty, Group, Search, benchmark, search
 from qtrap_agents.errors import StoreError
-from qtrap_agents.evidence import Replay, Reply
-from qtrap_agents.report.faultsets import LOCATED, REPLIES, faulty_chains, find_faults, inspect_command, share_json
-from qtrap_agents.store import Groups, RunDirectory
+from qtrap_agents.evidence import LOCATED, REPLIES, Replay, Reply
+from qtrap_agents.report.diagnosis import share_json
+from qtrap_agents.report.faultsets import faulty_chains, find_faults, inspect_command
+from qtrap_agents.store import Groups, RunDirectory, first_problem
 from qtrap_agents.types import Record, Trace
 
 
@@ -127,7 +128,7 @@ def suspects(path: Path) -> Suspects:
         try:
             rows.append(_suspect_row(number, Trace.model_validate_json(line)))
         except ValidationError as error:
-            problems.append(f"{path}:{number}: no trace: {_first(error)}")
+            problems.append(f"{path}:{number}: no trace: {first_problem(error)}")
     if not rows:
         reason = f" ({problems[0]})" if problems else ""
         raise StoreError(
@@ -191,12 +192,6 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, line
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}; give a JSONL file of traces") from error
-
-
-def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, by its field."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'line'}: {first['msg']}"
 
 
 def _suspect_row(line: int, trace: Trace) -> SuspectRow:

@@ -6,7 +6,8 @@ from typing import Any
 
 from qtrap_agents.analysis.propagation import Group, Propagation, PropagationAccumulator
 from qtrap_agents.evidence import Replay
-from qtrap_agents.report.faultsets import faulty_chains, find_faults, inspect_command, share_json
+from qtrap_agents.report.diagnosis import share_json
+from qtrap_agents.report.faultsets import faulty_chains, find_faults, inspect_command
 from qtrap_agents.store import RunDirectory
 from qtrap_agents.types import Record
 

@@ -20,12 +20,11 @@ from qtrap_agents.analysis.causes import (
 )
 from qtrap_agents.analysis.funnel import Share
 from qtrap_agents.errors import StoreError, unknown
-from qtrap_agents.evidence import Replay, Reply
-from qtrap_agents.report.faultsets import inspect_command, share_json
+from qtrap_agents.evidence import REPLAYS, REPLIES, Replay, Reply
+from qtrap_agents.report.diagnosis import share_json
+from qtrap_agents.report.faultsets import inspect_command
 from qtrap_agents.store import Groups, Lines, RunDirectory
 from qtrap_agents.types import Record, Task, Trace
-
-REPLIES, REPLAYS = "replies.jsonl", "replays.jsonl"
 
 
 class ReplayReport(Record):
