@@ -24,7 +24,8 @@ class ArmConfig(Record):
     `checkpoint` is a directory, a hub id, or `reference:<size>/<arm>` for a shipped model. `backend: auto` takes vLLM
     where it can run and `transformers` otherwise. `transport: engine` drives vLLM in a child process without HTTP,
     `server` starts its OpenAI-compatible server, and `base_url` uses a server that already runs.
-    `script` is the `module:function` that answers for a `scripted` arm.
+    `script` is the `module:function` that answers for a `scripted` arm. `bitsandbytes` quantises 16-bit weights while a
+    `transformers` arm loads them (GPU only).
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -34,6 +35,7 @@ class ArmConfig(Record):
     base_url: str | None = None
     model: str | None = None
     script: str | None = None
+    bitsandbytes: Literal["nf4", "int8"] | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
     engine_args: dict[str, Value | bool] = Field(default_factory=dict)
 
@@ -44,6 +46,8 @@ class ArmConfig(Record):
                 raise ValueError("a scripted arm needs 'script: module:function'")
         elif not self.checkpoint and not self.base_url:
             raise ValueError("an arm needs 'checkpoint' (or 'base_url' of a running server)")
+        if self.bitsandbytes and self.backend != "transformers":
+            raise ValueError("'bitsandbytes' quantises at load in the transformers arm: add 'backend: transformers'")
         return self
 
 
@@ -102,7 +106,9 @@ class RunConfig(Record):
 
     `tasks_per_depth` tasks are drawn for each suite, depth and seed. Every arm gets the same tasks and sampling.
     `noise_floor` serves the baseline a second time where there is an arm to compare it with: in a fresh process and in
-    other batches, to see which differences noise alone makes.
+    other batches, to see which differences noise alone makes. `order: abba` serves the arms with half of the tasks each and
+    then in reverse order with the rest, so that a device that warms up favours none; `auto` does so where energy is
+    measured. `allow_unverified` goes on with arms that do not hold what they claim.
     """
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -118,6 +124,8 @@ class RunConfig(Record):
     engine: EngineConfig = EngineConfig()
     noise_floor: bool = True
     energy: Literal["auto", "none"] = "auto"
+    order: Literal["auto", "once", "abba"] = "auto"
+    allow_unverified: bool = False
     out: str = "traces"
 
     @field_validator("suites", mode="before")
@@ -147,18 +155,12 @@ class RunConfig(Record):
     @field_validator("arms")
     @classmethod
     def _arms_by_different_names(cls, value: tuple[ArmConfig, ...]) -> tuple[ArmConfig, ...]:
-        names = [arm.name for arm in value]
-        if len(set(names)) < len(names):
-            raise ValueError(f"arm names must differ: {', '.join(names)}")
-        return value
+        return different_names(value)
 
     @field_validator("baseline")
     @classmethod
     def _baseline_is_an_arm(cls, value: str | None, info: ValidationInfo) -> str | None:
-        arms: tuple[ArmConfig, ...] = info.data.get("arms", ())
-        if value is not None and arms and value not in {arm.name for arm in arms}:
-            raise ValueError(unknown("arm", value, (arm.name for arm in arms)))
-        return value
+        return known_baseline(value, info.data.get("arms", ()))
 
     @property
     def baseline_arm(self) -> str:
@@ -175,6 +177,66 @@ class RunConfig(Record):
         """The arms in the order in which they are served, the second serving of the baseline last."""
         again = (arm.model_copy(update={"name": self.again_arm}) for arm in self.arms if arm.name == self.baseline_arm)
         return (*self.arms, *again) if self.again_arm is not None else self.arms
+
+
+class BenchConfig(Record):
+    """The same token work on every arm: each prompt length × concurrency, `repeats` times, the arms taking turns A B C, C B A.
+
+    A window of work lasts about `window_s` seconds on the baseline; the other arms do the same requests. `resident: all`
+    serves all arms at once, so that they take turns within seconds; `one` serves them one after the other, for models that
+    do not fit together. `kv_cache_gib` of the engine is then the cache of each arm, also on a GPU.
+    """
+
+    name: str = Field(default="bench", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    arms: tuple[ArmConfig, ...] = Field(min_length=1)
+    baseline: str | None = None
+    shape: str | None = None
+    concurrency: tuple[int, ...] = Field(default=(1, 4, 16, 64, 128, 256), min_length=1)
+    prompt_tokens: tuple[int, ...] = Field(default=(256,), min_length=1)
+    new_tokens: int = Field(default=64, ge=2)
+    repeats: int = Field(default=4, ge=1)
+    window_s: float = Field(default=3.0, gt=0)
+    resident: Literal["all", "one"] = "all"
+    engine: EngineConfig = EngineConfig(enforce_eager=False)
+    energy: Literal["auto", "none"] = "auto"
+    out: str = "traces"
+
+    @field_validator("arms")
+    @classmethod
+    def _arms_by_different_names(cls, value: tuple[ArmConfig, ...]) -> tuple[ArmConfig, ...]:
+        return different_names(value)
+
+    @field_validator("concurrency", "prompt_tokens")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(number < 1 for number in value):
+            raise ValueError("must be 1 or more")
+        return tuple(sorted(set(value)))
+
+    @field_validator("baseline")
+    @classmethod
+    def _baseline_is_an_arm(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return known_baseline(value, info.data.get("arms", ()))
+
+    @property
+    def baseline_arm(self) -> str:
+        """The arm that the others are compared with: `baseline`, else the first one."""
+        return self.baseline or self.arms[0].name
+
+
+def different_names(arms: tuple[ArmConfig, ...]) -> tuple[ArmConfig, ...]:
+    """The arms. Raises ValueError where two have one name."""
+    names = [arm.name for arm in arms]
+    if len(set(names)) < len(names):
+        raise ValueError(f"arm names must differ: {', '.join(names)}")
+    return arms
+
+
+def known_baseline(name: str | None, arms: Sequence[ArmConfig]) -> str | None:
+    """The name. Raises ValueError where it is none of the arms."""
+    if name is not None and arms and name not in {arm.name for arm in arms}:
+        raise ValueError(unknown("arm", name, (arm.name for arm in arms)))
+    return name
 
 
 def load_yaml(path: Path, model: type[Model]) -> Model:

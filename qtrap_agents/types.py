@@ -59,7 +59,10 @@ class Task(Record):
 
 
 class Sampling(Record):
-    """How tokens are drawn; the same for all arms of a comparison. Greedy by default."""
+    """How tokens are drawn; the same for all arms of a comparison. Greedy by default.
+
+    With `ignore_eos` an answer goes on to `max_tokens` whatever the model says: the same token work for every arm.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -67,6 +70,7 @@ class Sampling(Record):
     seed: int = 0
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    ignore_eos: bool = False
 
 
 class Message(Record):
@@ -190,6 +194,18 @@ class Trace(Record):
         return sum(hop.completion.completion_tokens for hop in self.hops)
 
 
+class Verification(Record):
+    """Whether an arm holds what its checkpoint claims.
+
+    `verified`: packed layers, kernel and weight bytes agree with the format. `emulated`: the low-bit values are there, but
+    unpacked for computing; right for accuracy, no statement on time or energy. `contradicted`: it claims few bits and
+    holds many. `unknown`: the backend cannot tell.
+    """
+
+    status: Literal["verified", "emulated", "contradicted", "unknown"]
+    reason: str
+
+
 class ArmIdentity(Record):
     """What is really being served, read from the engine or its log and from the checkpoint files.
 
@@ -214,6 +230,7 @@ class ArmIdentity(Record):
     checksum: str | None = None
     source: str = ""
     notes: tuple[str, ...] = ()
+    verification: Verification | None = None
 
     @property
     def is_quantised(self) -> bool:

@@ -15,7 +15,7 @@ import qtrap_agents
 PACKAGE = Path(qtrap_agents.__file__).parent
 
 LAYERS = (
-    {"paths", "plugins", "errors", "types", "evidence", "world", "concurrency"},
+    {"paths", "plugins", "errors", "types", "evidence", "measures", "shapes", "world", "concurrency"},
     {"config", "premises", "semantics", "scoring", "energy", "environment"},
     {"backends", "store", "suites"},
     {"workflows"},
