@@ -133,10 +133,10 @@ class RunDirectory:
     def create(cls, parent: Path, config: RunConfig, tasks: Iterable[Task], environment: dict[str, object]) -> "RunDirectory":
         """A new directory `<parent>/<name>-<time>`; nothing that exists is ever overwritten. Raises StoreError."""
         try:
-            path = _new_directory(parent, f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-            _write(path / TASKS, "".join(f"{task.model_dump_json()}\n" for task in tasks))
-            _write(path / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
-            _write(path / CONFIG, _as_yaml(config))
+            path = new_directory(parent, f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+            write_whole(path / TASKS, "".join(f"{task.model_dump_json()}\n" for task in tasks))
+            write_whole(path / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
+            write_whole(path / CONFIG, as_yaml(config))
         except OSError as error:
             raise cannot_write(parent, error) from error
         return cls(path, config)
@@ -151,7 +151,7 @@ class RunDirectory:
     def reconfigured(self, config: RunConfig) -> "RunDirectory":
         """The run under another configuration, which replaces the one that was written down. Raises StoreError."""
         try:
-            _write(self.path / CONFIG, _as_yaml(config))
+            write_whole(self.path / CONFIG, as_yaml(config))
         except OSError as error:
             raise cannot_write(self.path, error) from error
         return RunDirectory(self.path, config)
@@ -263,7 +263,7 @@ class ArmWriter:
     def identity(self, identity: ArmIdentity) -> None:
         """Write down what is served. Raises StoreError."""
         try:
-            _write(self.path / "identity.json", identity.model_dump_json(indent=1) + "\n")
+            write_whole(self.path / "identity.json", identity.model_dump_json(indent=1) + "\n")
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -403,7 +403,8 @@ def _damaged(path: Path, number: int, error: OSError | ValidationError) -> Store
     return StoreError(f"{path}:{number}: damaged line ({first_problem(error)}); delete that line to go on")
 
 
-def _new_directory(parent: Path, name: str) -> Path:
+def new_directory(parent: Path, name: str) -> Path:
+    """A directory that was not there before: `<parent>/<name>`, or with a number at its end. Raises OSError."""
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
         path = parent / f"{name}{suffix}"
         try:
@@ -416,12 +417,13 @@ def _new_directory(parent: Path, name: str) -> Path:
     raise FileExistsError(errno.EEXIST, f"1000 runs are called {name}")
 
 
-def _as_yaml(config: RunConfig) -> str:
+def as_yaml(config: Record) -> str:
+    """A configuration as the YAML that `load_yaml` reads."""
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return text
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a whole file or nothing."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ PACKAGE = Path(qtrap_agents.__file__).parent
 LAYERS = (
     {"paths", "plugins", "errors", "types", "evidence", "measures", "shapes", "world", "concurrency"},
     {"config", "premises", "semantics", "scoring", "energy", "environment"},
-    {"backends", "store", "suites"},
+    {"backends", "store", "bench_store", "suites"},
     {"workflows"},
     {"runner", "simulation", "analysis", "reference"},
     {"experiments"},
