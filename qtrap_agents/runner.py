@@ -67,11 +67,12 @@ def prepare(config: RunConfig) -> Plan:
     if len(set(names)) < len(names):
         raise ConfigError(f"suites are named twice: {', '.join(names)}; use each once")
     for arm in config.arms:
-        _check_arm(arm)
+        check_arm(arm)
     return Plan(config, {suite.name: suite for suite in suites}, load_workflow(config.workflow))
 
 
-def _check_arm(arm: ArmConfig) -> None:
+def check_arm(arm: ArmConfig) -> None:
+    """Look for what the arm names. Raises QtrapError where it is not there."""
     if resolve_backend(arm)[0] == "scripted":
         load_script(arm.name, arm.script or "")
     elif not arm.base_url:

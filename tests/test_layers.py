@@ -42,7 +42,7 @@ OWNERS = {
     "yaml": {"config", "store", "reference"},
     "torch": {"backends", "reference", "doctor"},
     "transformers": {"backends", "reference", "doctor"},
-    "tokenizers": {"reference"},
+    "tokenizers": {"reference", "backends"},
 }
 
 READERS = {"analysis", "report"}

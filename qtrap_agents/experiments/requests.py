@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from contextlib import aclosing
+from string import ascii_lowercase
 from typing import NamedTuple
 
 from qtrap_agents.backends.base import Backend
@@ -10,7 +11,6 @@ from qtrap_agents.concurrency import in_flight
 from qtrap_agents.errors import ArmError, CompletionError
 from qtrap_agents.types import Completion, Message, Sampling
 
-ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 WORD = 3
 PROBES = 12
 
@@ -28,7 +28,7 @@ class Prompts(NamedTuple):
 
 def text(words: int, rng: random.Random) -> str:
     """Random words of three letters."""
-    return " ".join("".join(rng.choices(ALPHABET, k=WORD)) for _ in range(words))
+    return " ".join("".join(rng.choices(ascii_lowercase, k=WORD)) for _ in range(words))
 
 
 async def fit_prompts(backend: Backend, tokens: int) -> Prompts:
