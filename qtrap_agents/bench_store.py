@@ -1,9 +1,9 @@
 """One directory of a bench or a profile: append-only and self-describing, like a run.
 
-    bench.yaml          the resolved configuration
-    environment.json    versions, hardware, git state, command line
-    windows.jsonl       bench: one window of work a line      profiles.jsonl    profile: one phase of one arm a line
-    arms/<arm>/identity.json, server.log
+bench.yaml          the resolved configuration
+environment.json    versions, hardware, git state, command line
+windows.jsonl       bench: one window of work a line      profiles.jsonl    profile: one phase of one arm a line
+arms/<arm>/identity.json, server.log
 """
 
 import json

@@ -19,7 +19,7 @@ from qtrap_agents.backends.checkpoint import file_sha256
 from qtrap_agents.backends.factory import resolve_backend
 from qtrap_agents.backends.launch import gpu_visible, vllm_build, vllm_version
 from qtrap_agents.config import ArmConfig
-from qtrap_agents.energy import RAPL, NoMeter, NvmlMeter, RaplMeter, open_meter
+from qtrap_agents.energy import RAPL, VISIBLE, Meter, RaplMeter, open_meter, open_nvml
 from qtrap_agents.environment import cpu_name
 from qtrap_agents.types import Record
 
@@ -187,12 +187,24 @@ def check_gpu() -> tuple[Check, ...]:
         remedy = "CPU runs need none; where there is a GPU, install the NVIDIA driver"
         return (Check(name="GPU", state="missing", detail=f"no NVIDIA GPU ({why})", remedy=remedy, needed=False),)
     gpu = Check(name="GPU", state="ok", detail=", ".join(names))
-    try:
-        joules = NvmlMeter(pynvml).read_j()
-    except pynvml.NVMLError as error:
-        remedy = "needs a Volta or newer GPU, not a MIG slice"
-        return gpu, Check(name="NVML energy", state="missing", detail=str(error), remedy=remedy, needed=False)
-    return gpu, Check(name="NVML energy", state="ok", detail=f"counter readable, {joules:,.0f} J since the driver was loaded")
+    return gpu, check_gpu_meter(open_nvml(pynvml, os.environ.get(VISIBLE)))
+
+
+def check_gpu_meter(meter: Meter) -> Check:
+    """Whether NVML gives the energy of the visible GPUs, or why it does not."""
+    if meter.reason is not None:
+        remedy = "needs a whole GPU, Volta or newer, that CUDA_VISIBLE_DEVICES does not hide"
+        return Check(name="NVML energy", state="missing", detail=meter.reason, remedy=remedy, needed=False)
+    seen = meter.read()
+    how = "total-energy counter" if meter.name == "nvml" else "no total-energy counter: power is sampled and added up"
+    parts = [how, _told("{:,.0f} W now", seen.power_w), _told("made for {:,.0f} W", meter.tdp_w)]
+    parts += [_told("{:.0f} °C", seen.temperature_c), _told("SM clock {:,.0f} MHz", seen.sm_clock_mhz)]
+    slowed = f"slowed by {', '.join(seen.throttled)}" if seen.throttled else ""
+    return Check(name="NVML energy", state="ok", detail=", ".join(part for part in (*parts, slowed) if part))
+
+
+def _told(words: str, value: float | None) -> str:
+    return words.format(value) if value is not None else ""
 
 
 def check_rapl(root: Path = RAPL) -> Check:
@@ -211,7 +223,7 @@ def check_meter() -> Check:
     """The meter that a run would use."""
     on_gpu = gpu_visible() and vllm_build() == "cuda"
     meter = open_meter("auto", on_gpu=on_gpu)
-    if isinstance(meter, NoMeter):
+    if meter.reason is not None:
         detail = f"reports will say 'not measured': {meter.reason}"
         return Check(name="energy meter", state="warn", detail=detail, remedy="see the counters above", needed=False)
     return Check(name="energy meter", state="ok", detail=f"{meter.name} for runs on the {'GPU' if on_gpu else 'CPU'}")

@@ -50,15 +50,58 @@ class Spread(Record):
 
 
 class ServerStats(Record):
-    """What the engine itself counted over a window; means are per request (`inter_token_s` per token)."""
+    """What the engine itself counted: sums over requests, seconds and tokens. What an engine does not tell is None.
+
+    `first_tokens` requests waited `ttft_total_s` in all for their first token, `gaps` tokens came `gap_total_s` in all after
+    the ones before them, and requests waited `queue_total_s` in all before they were begun.
+    """
 
     requests: int
     prompt_tokens: int
     output_tokens: int
-    ttft_s: float | None = None
-    inter_token_s: float | None = None
-    queue_s: float | None = None
+    first_tokens: int | None = None
+    ttft_total_s: float | None = None
+    gaps: int | None = None
+    gap_total_s: float | None = None
+    queue_total_s: float | None = None
     prefix_cache_hits: int | None = None
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Mean seconds to the first token."""
+        return self.ttft_total_s / self.first_tokens if self.ttft_total_s is not None and self.first_tokens else None
+
+    @property
+    def inter_token_s(self) -> float | None:
+        """Mean seconds between two tokens of a request."""
+        return self.gap_total_s / self.gaps if self.gap_total_s is not None and self.gaps else None
+
+    @property
+    def queue_s(self) -> float | None:
+        """Mean seconds that a request waited before it was begun."""
+        return self.queue_total_s / self.requests if self.queue_total_s is not None and self.requests else None
+
+    def since(self, earlier: "ServerStats") -> "ServerStats":
+        """What was counted after an earlier look at the same engine."""
+        return self._combined(earlier, -1)
+
+    def __add__(self, other: "ServerStats") -> "ServerStats":
+        return self._combined(other, 1)
+
+    def _combined(self, other: "ServerStats", sign: int) -> "ServerStats":
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in ServerStats.model_fields}
+        return ServerStats(**{name: None if None in pair else pair[0] + sign * pair[1] for name, pair in pairs.items()})
+
+
+def together(parts: Sequence[ServerStats | None]) -> ServerStats | None:
+    """The sum; None without parts or where one is not known."""
+    known = [part for part in parts if part is not None]
+    if not known or len(known) < len(parts):
+        return None
+    total = known[0]
+    for part in known[1:]:
+        total = total + part
+    return total
 
 
 class Window(Record):

@@ -1,34 +1,44 @@
 """Suite × workflow × arm → stored traces.
 
 Arms run one after the other, each served by its own process; within an arm `concurrency` tasks are in flight. A trace
-is stored as soon as its task ends, so whatever stops the run loses only the tasks in flight. Last comes the baseline once
-more (A/A), its tasks in another order and another number of them in flight: the noise floor.
+is stored as soon as its task ends, so whatever stops the run loses only the tasks in flight. Where energy is measured, arms
+take turns A B C, C B A with half of the tasks each. Last comes the baseline once more (A/A), its tasks in another order and
+another number of them in flight: the noise floor.
 """
 
 import asyncio
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from qtrap_agents.backends.base import Backend
 from qtrap_agents.backends.factory import open_arm, resolve_backend, resolve_checkpoint
+from qtrap_agents.backends.launch import gpu_visible, vllm_build
 from qtrap_agents.backends.scripted import load_script
 from qtrap_agents.concurrency import in_flight
 from qtrap_agents.config import ArmConfig, RunConfig
-from qtrap_agents.energy import Meter, open_meter
+from qtrap_agents.energy import open_meter
 from qtrap_agents.environment import describe_environment
 from qtrap_agents.errors import ConfigError, QtrapError, StoreError, SuiteError
+from qtrap_agents.measures import ServerStats
+from qtrap_agents.recorder import Recorder
 from qtrap_agents.scoring import score
 from qtrap_agents.store import ArmWriter, AttemptEvent, RunDirectory
 from qtrap_agents.suites.catalog import Suite, load_suite
-from qtrap_agents.types import Measurement, Task, Trace
+from qtrap_agents.types import Measurement, Message, Sampling, Task, Trace
 from qtrap_agents.workflows.catalog import GraphFor, load_workflow
 from qtrap_agents.workflows.drive import Course, drive
 from qtrap_agents.workflows.hop import Context
+
+WARM_UP = (Message(role="user", content="1"),)
+WARM_UP_ROUNDS, WARM_UP_TOKENS = 2, 16
+COOL_DOWN_S, IDLE_S = 1.0, 3.0
+"""Before an arm's window where energy is measured: the device comes to rest, then its idle power is taken."""
 
 
 class Progress(Protocol):
@@ -100,12 +110,38 @@ async def execute(run: RunDirectory, plan: Plan, progress: Progress) -> None:
     stop_on_sigterm()
     for note in dict.fromkeys(note for arm in plan.config.arms if (note := resolve_backend(arm)[1])):
         progress.note(note)
-    for arm in plan.config.served_arms:
-        order = batches(plan.config, arm.name, tasks)
+    for arm, order in legs(plan.config, tasks, turns=_turns(plan.config)):
         with ArmWriter(run, arm.name) as writer:
             todo = Batches([task for task in order.tasks if task.id not in writer.done], order.concurrency)
             if todo.tasks:
                 await _run_arm(run, plan, arm, writer, todo, progress)
+
+
+def _turns(config: RunConfig) -> bool:
+    """Whether arms take turns: as configured, else where energy is measured."""
+    if config.order != "auto":
+        return config.order == "abba"
+    return len(config.arms) > 1 and open_meter(config.energy, on_gpu=vllm_build() != "cpu" and gpu_visible()).reason is None
+
+
+def legs(config: RunConfig, tasks: Sequence[Task], turns: bool) -> "Iterator[tuple[ArmConfig, Batches]]":
+    """What is served one after the other: each arm with all its tasks, or in turns with half of them, then with all, backwards.
+
+    Whatever is stored already is left out by the caller, so the second leg of an arm is what the first one left. The arm
+    in the middle keeps its engine. Last comes the second serving of the baseline.
+    """
+    arms = list(config.arms)
+    if turns and len(arms) > 1:
+        half = every_other(tasks)
+        yield from ((arm, batches(config, arm.name, half)) for arm in arms[:-1])
+        arms.reverse()
+    again = [arm for arm in config.served_arms if arm.name == config.again_arm]
+    yield from ((arm, batches(config, arm.name, tasks)) for arm in (*arms, *again))
+
+
+def every_other(tasks: Sequence[Task]) -> Sequence[Task]:
+    """Half of the tasks, alike in suite, depth and seed to the other half."""
+    return tasks[::2]
 
 
 class Batches(NamedTuple):
@@ -132,12 +168,10 @@ async def _run_arm(run: RunDirectory, plan: Plan, arm: ArmConfig, writer: ArmWri
     writer.event(AttemptEvent(attempt=writer.attempt, event="start", at=time.time()))
     progress.starting(arm.name)
     begun = time.perf_counter()
-    async with open_arm(arm, plan.config.engine, writer.path / "server.log") as backend:
+    async with open_arm(arm, plan.config.engine, writer.path / "server.log", plan.config.allow_unverified) as backend:
         startup_s = time.perf_counter() - begun
         writer.identity(backend.identity)
-        writer.event(AttemptEvent(attempt=writer.attempt, event="ready", at=time.time(), startup_s=startup_s))
-        progress.ready(arm.name, startup_s, len(todo.tasks) + len(writer.done), len(writer.done))
-        meter = open_meter(plan.config.energy, on_gpu=(backend.identity.device or "").startswith("cuda"))
+        on_gpu = (backend.identity.device or "").startswith("cuda")
 
         async def trace_of(task: Task) -> Trace:
             context = Context(backend=backend, suite=plan.suites[task.suite], sampling=plan.config.sampling)
@@ -145,18 +179,37 @@ async def _run_arm(run: RunDirectory, plan: Plan, arm: ArmConfig, writer: ArmWri
             course = await drive(plan.graph_for, task, context)
             return as_trace(run.id, plan.config, arm.name, writer.attempt, task, course, time.perf_counter() - begun)
 
-        with _window(writer, meter):
-            async with aclosing(in_flight(trace_of, todo.tasks, todo.concurrency)) as traces:
+        with Recorder(open_meter(plan.config.energy, on_gpu), sink=writer.reading) as recorder:
+            idle_w = await _settle(backend, recorder, todo.concurrency)
+            progress.ready(arm.name, startup_s, len(todo.tasks) + len(writer.done), len(writer.done))
+            jobs = in_flight(trace_of, todo.tasks, todo.concurrency)
+            async with _window(writer, recorder, backend, startup_s, idle_w), aclosing(jobs) as traces:
                 async for trace in traces:
                     writer.trace(trace)
                     progress.advance(arm.name, trace.error is not None)
 
 
-@contextmanager
-def _window(writer: ArmWriter, meter: Meter) -> Iterator[None]:
+async def _settle(backend: Backend, recorder: Recorder, concurrency: int) -> float | None:
+    """The idle power in watts after a warm-up nobody counts; where nothing is measured, None at once and no warm-up."""
+    if not recorder.measures:
+        return None
+    for _ in range(WARM_UP_ROUNDS):
+        asked = (backend.complete(WARM_UP, Sampling(max_tokens=WARM_UP_TOKENS)) for _ in range(concurrency))
+        await asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.sleep(COOL_DOWN_S)
+    return await recorder.idle_power_w(IDLE_S)
+
+
+@asynccontextmanager
+async def _window(
+    writer: ArmWriter, recorder: Recorder, backend: Backend, startup_s: float, idle_w: float | None
+) -> AsyncIterator[None]:
     """Measure time and energy of a block and write them down, however it ends."""
     reason: Literal["finished", "interrupted", "failed"] = "interrupted"
-    begun, joules = time.perf_counter(), meter.read_j()
+    before = await backend.stats()
+    begun, begun_at = time.perf_counter(), time.time()
+    ready = AttemptEvent(attempt=writer.attempt, event="ready", at=begun_at, startup_s=startup_s, idle_w=idle_w)
+    writer.event(ready)
     try:
         yield
         reason = "finished"
@@ -164,8 +217,6 @@ def _window(writer: ArmWriter, meter: Meter) -> Iterator[None]:
         reason = "failed"
         raise
     finally:
-        after = meter.read_j()
-        energy = None if joules is None or after is None else after - joules
         wall = time.perf_counter() - begun
         end = AttemptEvent(
             attempt=writer.attempt,
@@ -173,11 +224,18 @@ def _window(writer: ArmWriter, meter: Meter) -> Iterator[None]:
             at=time.time(),
             reason=reason,
             wall_s=wall,
-            energy_j=energy,
-            meter=meter.name,
+            energy_j=await recorder.energy_j(begun_at, begun_at + wall),
+            meter=recorder.meter.name,
+            tdp_w=recorder.meter.tdp_w,
+            server=None if before is None or reason != "finished" else await _since(backend, before),
         )
         with suppress(StoreError) if reason == "failed" else nullcontext():
             writer.event(end)
+
+
+async def _since(backend: Backend, before: ServerStats) -> ServerStats | None:
+    after = await backend.stats()
+    return None if after is None else after.since(before)
 
 
 def as_trace(run_id: str, config: RunConfig, arm: str, attempt: int, task: Task, course: Course, duration_s: float) -> Trace:

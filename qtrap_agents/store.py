@@ -7,6 +7,7 @@
         identity.json   what was really served
         attempts.jsonl  start, ready and end of every attempt: times, energy window
         traces.jsonl    one trace a line
+        readings.jsonl  the energy meter and the device, about twice a second, where something measures
         server.log      output of the process that served the arm
     arms/<baseline>+again/    the baseline served a second time: the noise floor
     arms/<arm>/scores.jsonl, replays/, faults/    experiments on the stored traces, see `qtrap_agents.evidence`
@@ -32,6 +33,7 @@ from pydantic import Field, ValidationError
 
 from qtrap_agents.config import RunConfig, load_yaml
 from qtrap_agents.errors import StoreError
+from qtrap_agents.measures import READINGS, Reading, ServerStats, together
 from qtrap_agents.types import ArmIdentity, Completion, Hop, Message, Premise, Record, Task, TokenLogprob, Trace
 
 CONFIG, ENVIRONMENT, TASKS = "run.yaml", "environment.json", "tasks.jsonl"
@@ -43,25 +45,40 @@ Found = TypeVar("Found", covariant=True)
 class AttemptEvent(Record):
     """One line of `attempts.jsonl`. `at` is Unix time in seconds; what does not belong to the event is None.
 
-    `ready` tells `startup_s`; `end` tells why the attempt ended, the seconds between ready and end, and the energy of
-    that window in joules with the meter that read it (None where nothing measured).
+    `ready` tells `startup_s`, and the watts of the idle device with the model loaded; its time is when work begins. `end`
+    tells why the attempt ended, the seconds between ready and end, the energy of that window in joules with the meter that
+    read it and the power that the device is made for (None where nothing measured), and what the engine itself counted.
     """
 
     attempt: int
     event: Literal["start", "ready", "end"]
     at: float
     startup_s: float | None = None
+    idle_w: float | None = None
     reason: Literal["finished", "interrupted", "failed"] | None = None
     wall_s: float | None = None
     energy_j: float | None = None
     meter: str | None = None
+    tdp_w: float | None = None
+    server: ServerStats | None = None
+
+
+class EnergyWindow(Record):
+    """One attempt at work: when it began (Unix time, seconds), how long it took, joules, and the watts of the idle device."""
+
+    attempt: int
+    begun_at: float
+    wall_s: float
+    energy_j: float | None = None
+    idle_w: float | None = None
 
 
 class ArmTotals(Record):
     """Times and energy of all attempts of an arm.
 
     `wall_s` adds up the windows between ready and end; a killed attempt has no end, so its window runs to its last
-    stored trace. `energy_j` is None unless every attempt that stored traces was measured.
+    stored trace. `energy_j` is None unless every attempt that stored traces was measured. `server` adds up what the engine
+    counted, None unless every attempt that stored traces tells.
     """
 
     attempts: int
@@ -69,6 +86,9 @@ class ArmTotals(Record):
     wall_s: float | None
     energy_j: float | None
     meter: str | None
+    tdp_w: float | None = None
+    server: ServerStats | None = None
+    windows: tuple[EnergyWindow, ...] = ()
 
 
 def _not_read(default: object) -> Any:
@@ -221,6 +241,10 @@ class RunDirectory:
         """All events of an arm."""
         return list(read_lines(self.arm_path(arm) / "attempts.jsonl", AttemptEvent))
 
+    def readings(self, arm: str) -> Iterator[Reading]:
+        """The energy meter and the device while the arm was served, in order of time; none where nothing measured."""
+        return read_lines(self.arm_path(arm) / READINGS, Reading)
+
     def totals(self, arm: str, seen: "LastSeen | None" = None) -> ArmTotals:
         """Times and energy of all attempts of an arm. Its traces are read, unless `seen` has watched all of them."""
         if seen is None:
@@ -240,6 +264,7 @@ class ArmWriter:
                 files.enter_context(_lock(self.path / ".lock"))
                 self._traces = files.enter_context(_LineFile(self.path / "traces.jsonl"))
                 self._events = files.enter_context(_LineFile(self.path / "attempts.jsonl"))
+                self._readings = files.enter_context(_LineFile(self.path / READINGS))
             except OSError as error:
                 raise cannot_write(self.path, error) from error
             self.attempt = 1 + max((event.attempt for event in run.attempts(arm)), default=0)
@@ -259,6 +284,11 @@ class ArmWriter:
     def event(self, event: AttemptEvent) -> None:
         """Append an attempt event. Raises StoreError."""
         self._events.append(event)
+
+    def reading(self, reading: Reading) -> None:
+        """Append a reading; one that does not fit is left out."""
+        with suppress(StoreError):
+            self._readings.append(reading)
 
     def identity(self, identity: ArmIdentity) -> None:
         """Write down what is served. Raises StoreError."""
@@ -462,16 +492,34 @@ def _drop_partial_line(path: Path) -> None:
 def _totals(events: list[AttemptEvent], last_seen: dict[int, float]) -> ArmTotals:
     ready = {event.attempt: event for event in events if event.event == "ready"}
     ends = {event.attempt: event for event in events if event.event == "end"}
-    walls = [_window(ready[attempt], ends.get(attempt), last_seen.get(attempt)) for attempt in ready]
-    energies = [ends[attempt].energy_j if attempt in ends else None for attempt in last_seen]
-    measured = [energy for energy in energies if energy is not None]
+    windows = tuple(_energy_window(event, ends.get(attempt), last_seen.get(attempt)) for attempt, event in ready.items())
+    at_work = [ends.get(attempt) for attempt in last_seen]
+    energies = [None if end is None else end.energy_j for end in at_work]
     startups = [event.startup_s for event in ready.values() if event.startup_s is not None]
     return ArmTotals(
         attempts=max((event.attempt for event in events), default=0),
         startup_s=sum(startups) if startups else None,
-        wall_s=sum(walls) if walls else None,
-        energy_j=sum(measured) if measured and len(measured) == len(energies) else None,
+        wall_s=sum(window.wall_s for window in windows) if windows else None,
+        energy_j=_all_added(energies),
         meter=next((event.meter for event in ends.values() if event.meter), None),
+        tdp_w=next((event.tdp_w for event in ends.values() if event.tdp_w), None),
+        server=together([None if end is None else end.server for end in at_work]),
+        windows=windows,
+    )
+
+
+def _all_added(parts: list[float | None]) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if known and len(known) == len(parts) else None
+
+
+def _energy_window(ready: AttemptEvent, end: AttemptEvent | None, last_seen: float | None) -> EnergyWindow:
+    return EnergyWindow(
+        attempt=ready.attempt,
+        begun_at=ready.at,
+        wall_s=_window(ready, end, last_seen),
+        energy_j=end.energy_j if end is not None else None,
+        idle_w=ready.idle_w,
     )
 
 

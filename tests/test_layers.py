@@ -15,8 +15,8 @@ import qtrap_agents
 PACKAGE = Path(qtrap_agents.__file__).parent
 
 LAYERS = (
-    {"paths", "plugins", "errors", "types", "evidence", "measures", "shapes", "world", "concurrency"},
-    {"config", "premises", "semantics", "scoring", "energy", "environment"},
+    {"paths", "plugins", "errors", "types", "evidence", "kernels", "measures", "shapes", "world", "concurrency"},
+    {"config", "premises", "semantics", "scoring", "energy", "recorder", "environment"},
     {"backends", "store", "bench_store", "suites"},
     {"workflows"},
     {"runner", "simulation", "analysis", "reference"},
@@ -32,6 +32,7 @@ OWNERS = {
     "langgraph": {"workflows"},
     "networkx": {"analysis"},
     "openai": {"backends"},
+    "prometheus_client": {"backends"},
     "rich": {"report", "cli", "doctor"},
     "typer": {"cli"},
     "vllm": {"backends"},

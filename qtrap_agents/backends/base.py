@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from qtrap_agents.measures import ServerStats
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score
 
 
@@ -31,5 +32,12 @@ class Backend(Protocol):
             CompletionError: this request failed (too long for the context, unknown token ids, `top` too large, logits not
                 finite).
             ArmError: the arm gives no log-probabilities of prompts at all.
+            ArmDied: the arm is gone.
+        """
+
+    async def stats(self) -> ServerStats | None:
+        """What the engine itself has counted since it was started; None where the backend cannot tell.
+
+        Raises:
             ArmDied: the arm is gone.
         """

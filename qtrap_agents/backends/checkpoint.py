@@ -11,10 +11,17 @@ from qtrap_agents.errors import ArmError, unknown
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 PACKED_NAMES = (".weight_packed", ".qweight")
+FLOAT_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
+LINEAR = re.compile(r"\.layers\.\d+\..*_proj\.weight$")
 
 
 class CheckpointFacts(NamedTuple):
-    """What the files say: method (`gptq`, `awq`, `rtn`, …), bits, group size, packed tensors, bytes, sha256."""
+    """What the files say: method (`gptq`, `awq`, `rtn`, …), bits, group size, packed tensors, bytes, sha256.
+
+    `packed_bytes` are those of integer and 8-bit tensors, `float_elements` the elements of all others, `linear_elements` those of
+    them that belong to the matrices of decoder layers. `quantised_at_load` where the files hold 16 bits but the backend
+    packs them; `method` and `bits` are then what it makes of them.
+    """
 
     method: str | None
     bits: int | None
@@ -22,6 +29,10 @@ class CheckpointFacts(NamedTuple):
     packed_tensors: int
     tensor_bytes: int
     checksum: str
+    packed_bytes: int = 0
+    float_elements: int = 0
+    linear_elements: int = 0
+    quantised_at_load: bool = False
 
 
 class Tensor(NamedTuple):
@@ -132,7 +143,27 @@ def read_facts(path: Path) -> CheckpointFacts:
         packed_tensors=sum(tensor.name.endswith(PACKED_NAMES) for tensor in tensors),
         tensor_bytes=sum(tensor.nbytes for tensor in tensors),
         checksum=_checksum(weight_files(path)),
+        packed_bytes=sum(tensor.nbytes for tensor in tensors if tensor.dtype not in FLOAT_BYTES),
+        float_elements=sum(map(_elements, tensors)),
+        linear_elements=sum(_elements(tensor) for tensor in tensors if LINEAR.search(tensor.name)),
     )
+
+
+def _elements(tensor: Tensor) -> int:
+    """Elements of a tensor of floats, none of a packed one."""
+    return tensor.nbytes // FLOAT_BYTES[tensor.dtype] if tensor.dtype in FLOAT_BYTES else 0
+
+
+def cached_files(name: str) -> Path | None:
+    """The directory of a hub model in the local cache, where it lies after it was served; None where it is not there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        path = Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
+        return None
+    return path if any(path.glob("*.safetensors")) else None
 
 
 def tensor_bytes(path: Path) -> int:

@@ -14,8 +14,10 @@ from typing import Any
 
 from qtrap_agents.backends.identity import identify
 from qtrap_agents.backends.launch import Launch, engine_arguments, environment, vllm_version
+from qtrap_agents.backends.metrics import read_metrics
 from qtrap_agents.backends.process import Child, owned_child
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError
+from qtrap_agents.measures import ServerStats
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score
 
 logger = logging.getLogger(__name__)
@@ -46,24 +48,28 @@ class EngineArm:
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Answer one chat request; any number may be in flight. Errors as in `Backend.complete`."""
         started = time.perf_counter()
-        answer = await self._ask(messages, {"sampling": sampling.model_dump()})
+        answer = await self._ask({"messages": _chat(messages), "sampling": sampling.model_dump()})
         completion = Completion.model_validate(answer["completion"])
         return completion.model_copy(update={"latency_s": time.perf_counter() - started})
 
     async def score(self, messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
         """The given text token by token; any number may be in flight. Errors as in `Backend.score`."""
-        answer = await self._ask(messages, {"token_ids": list(token_ids), "top": top})
+        answer = await self._ask({"messages": _chat(messages), "token_ids": list(token_ids), "top": top})
         return Score.model_validate(answer["score"])
 
-    async def _ask(self, messages: Sequence[Message], wanted: dict[str, Any]) -> dict[str, Any]:
+    async def stats(self) -> ServerStats | None:
+        """What the engine in the child has counted since it was started."""
+        answer = await self._ask({"stats": True})
+        return read_metrics(answer["metrics"])
+
+    async def _ask(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """The answer line of a request; one that nobody waits for any more is aborted."""
         if self._death:
             raise ArmDied(self._death)
         number = next(self._ids)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
-        chat = [{"role": message.role, "content": message.content} for message in messages]
-        self.post({"id": number, "messages": chat, **wanted})
+        self.post({"id": number, **wanted})
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await future
@@ -132,6 +138,10 @@ class EngineArm:
         lines, self._outbox = self._outbox, []
         if not self._death:
             self._writer.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 @asynccontextmanager

@@ -1,9 +1,9 @@
 """The child that serves a vLLM arm without HTTP: `python -m qtrap_agents.backends.engine_worker FD`.
 
 JSON lines over the socket FD. First in: `{"arguments": {…}}`. First out: `{"ready": ModelFacts, "start_s": …}`. Then in
-`{"id", "messages", "sampling"}`, `{"id", "messages", "token_ids", "top"}` or `{"abort": id}`, and out, as they finish,
-`{"id", "completion"}`, `{"id", "score"}` or `{"id", "error"}`; `{"alive": true}` at least every second while the engine
-steps. Requests are read between steps and join the running batch.
+`{"id", "messages", "sampling"}`, `{"id", "messages", "token_ids", "top"}`, `{"id", "stats"}` or `{"abort": id}`, and out, as
+they finish, `{"id", "completion"}`, `{"id", "score"}`, `{"id", "metrics"}` or `{"id", "error"}`; `{"alive": true}` at least
+every second while the engine steps. Requests are read between steps and join the running batch.
 """
 
 import json
@@ -85,6 +85,8 @@ class Worker:
             self._given.pop(str(line["abort"]), None)
             self._engine.abort_request([str(line["abort"])])
             return []
+        if "stats" in line:
+            return [{"id": line["id"], "metrics": metrics()}]
         try:
             prompt = prompt_ids(self._tokenizer, line["messages"])
             return self._score(line, prompt) if "token_ids" in line else self._complete(line, prompt)
@@ -135,6 +137,7 @@ def sampling_parameters(sampling: str) -> Any:
         max_tokens=wanted["max_tokens"],
         seed=wanted["seed"] if wanted["temperature"] > 0 else None,
         stop=wanted["stop"] or None,
+        ignore_eos=wanted["ignore_eos"],
         logprobs=wanted["logprobs"],
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
@@ -158,6 +161,14 @@ def scoring_parameters(top: int) -> Any:
         skip_reading_prefix_cache=True,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
+
+
+def metrics() -> str:
+    """Everything that vLLM counts in this process, as Prometheus would read it."""
+    from prometheus_client import generate_latest
+
+    page: bytes = generate_latest()
+    return page.decode()
 
 
 def completion(output: Any) -> Line:

@@ -11,6 +11,7 @@ from qtrap_agents.backends.checkpoint import resolve_checkpoint as resolve_check
 from qtrap_agents.backends.launch import Launch, gpu_visible, vllm_build
 from qtrap_agents.backends.launch import resolve_dtype as resolve_dtype
 from qtrap_agents.backends.scripted import open_scripted
+from qtrap_agents.backends.verify import require
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError
 from qtrap_agents.types import Message, Sampling
@@ -35,15 +36,17 @@ def resolve_backend(config: ArmConfig) -> tuple[str, str | None]:
 
 
 @asynccontextmanager
-async def open_arm(config: ArmConfig, engine: EngineConfig, log: Path) -> AsyncIterator[Backend]:
+async def open_arm(config: ArmConfig, engine: EngineConfig, log: Path, allow_unverified: bool = False) -> AsyncIterator[Backend]:
     """Serve the arm for the length of the `async with` block; everything it started is gone afterwards.
 
-    `log` gets the output of the serving process. A first tiny request checks that the logits are finite.
+    `log` gets the output of the serving process. A first tiny request checks that the logits are finite. An arm that does
+    not hold what its checkpoint claims is refused, unless `allow_unverified`; then its identity says so.
 
     Raises:
-        ArmError: the arm cannot be served; one sentence with the remedy.
+        ArmError: the arm cannot be served or is not what it claims; one sentence with the remedy.
     """
     async with _open(config, engine, log) as backend:
+        require(config.name, backend.identity, allow_unverified)
         if backend.identity.backend != "scripted":
             await _check_finite(config.name, backend)
         yield backend

@@ -4,7 +4,10 @@ from pathlib import Path
 
 from qtrap_agents.backends import checkpoint, reference_kernel
 from qtrap_agents.backends.inspector import ModelFacts
+from qtrap_agents.backends.verify import verify
 from qtrap_agents.types import ArmIdentity
+
+BITS = {"nf4": 4, "int8": 8}
 
 
 def identify(
@@ -15,12 +18,21 @@ def identify(
     engine: str,
     kv_cache_dtype: str | None = None,
     notes: tuple[str, ...] = (),
+    unpacked: bool = False,
+    at_load: str | None = None,
 ) -> ArmIdentity:
-    """Put the engine's facts and the checkpoint's files into one record and note where they contradict each other.
+    """Put the engine's facts and the checkpoint's files into one record and say whether they agree.
 
     Reads the whole checkpoint for its checksum: call it in a thread.
+
+    Args:
+        unpacked: the backend unpacked the weights when it loaded them.
+        at_load: `nf4` or `int8` where bitsandbytes packed them when they were loaded.
     """
-    files = checkpoint.read_facts(weights) if isinstance(weights, Path) else None
+    path = weights if isinstance(weights, Path) else checkpoint.cached_files(weights)
+    files = checkpoint.read_facts(path) if path is not None else None
+    if files is not None and at_load is not None:
+        files = files._replace(method=f"bitsandbytes-{at_load}", bits=BITS[at_load], quantised_at_load=True)
     sources = [place for place, known in (("running engine", facts), ("checkpoint files", files)) if known]
     return ArmIdentity(
         backend=backend,
@@ -39,6 +51,7 @@ def identify(
         checksum=files.checksum if files else None,
         source=" and ".join(sources) or "nothing",
         notes=notes or tuple(_engine_notes(facts, files)),
+        verification=verify(facts, files, unpacked),
     )
 
 
@@ -51,6 +64,4 @@ def _engine_notes(facts: ModelFacts | None, files: checkpoint.CheckpointFacts | 
         notes.append(f"the unpacked copy takes {facts['unpacked_bytes']} bytes beside the packed weights")
     if files is None:
         notes.append("checkpoint is a hub id: its files were not checked")
-    elif files.method and not facts["quantised_modules"]:
-        notes.append(f"the checkpoint claims {files.method} {files.bits}-bit but the engine holds no packed layer")
     return notes

@@ -8,6 +8,7 @@ from typing import Any
 
 from qtrap_agents.config import ArmConfig
 from qtrap_agents.errors import ArmError, CompletionError, QtrapError
+from qtrap_agents.measures import ServerStats
 from qtrap_agents.plugins import import_function
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score
 
@@ -48,6 +49,10 @@ class ScriptedArm:
         if not isinstance(answer, Score):
             raise CompletionError(f"the script's score returned {type(answer).__name__}; return a Score")
         return answer
+
+    async def stats(self) -> ServerStats | None:
+        """None: there is no engine."""
+        return None
 
 
 @asynccontextmanager

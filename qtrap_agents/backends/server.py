@@ -19,11 +19,13 @@ from qtrap_agents.backends.chat import NOT_FINITE
 from qtrap_agents.backends.identity import identify
 from qtrap_agents.backends.inspector import combine
 from qtrap_agents.backends.launch import Launch, engine_arguments, environment, vllm_version
+from qtrap_agents.backends.metrics import read_metrics
 from qtrap_agents.backends.process import Child, owned_child
 from qtrap_agents.backends.server_score import NoScores, Scorer
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError
-from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score, TokenLogprob
+from qtrap_agents.measures import ServerStats
+from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score, TokenLogprob, Verification
 
 if TYPE_CHECKING:
     import openai
@@ -85,6 +87,11 @@ class ServerArm:
                     "use vLLM's server, or name a 'checkpoint'"
                 ) from error
 
+    async def stats(self) -> ServerStats | None:
+        """What the server publishes under `/metrics`; None where that is not vLLM's page."""
+        page = await fetch(f"{str(self.client.base_url).rstrip('/').removesuffix('/v1')}/metrics")
+        return read_metrics(page) if page is not None else None
+
     @asynccontextmanager
     async def _explained(self) -> AsyncIterator[None]:
         """The client's errors as ours."""
@@ -125,7 +132,7 @@ class ServerArm:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
-            "extra_body": self._extras,
+            "extra_body": self._extras | ({"ignore_eos": True} if sampling.ignore_eos else {}),
         }
         if sampling.temperature > 0:
             request["seed"] = sampling.seed
@@ -296,6 +303,7 @@ async def _foreign_identity(arm: ServerArm, config: ArmConfig, base_url: str) ->
         engine=f"vllm {number.group(1)}" if number else None,
         source=f"{base_url}: /v1/models, /version, /metrics",
         notes=("a server that we did not start: quantisation, kernels, dtype and weight bytes are unknown",),
+        verification=Verification(status="unknown", reason="a server that we did not start"),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from qtrap_agents.backends import checkpoint as files
 from qtrap_agents.backends.chat import NOT_FINITE, TEXT_CONTEXT, checksum, decode, prompt_ids, text_pieces
@@ -20,6 +20,7 @@ from qtrap_agents.backends.inspector import ModelFacts, read_model
 from qtrap_agents.backends.launch import resolve_dtype
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmError, CompletionError
+from qtrap_agents.measures import ServerStats
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score, TokenLogprob
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ LOGITS_AT_ONCE = 2**27
 """Most logits of one forward pass over given texts: half a GiB in float32."""
 UNPACKED = "the packed weights were unpacked at load: speed and energy of this arm say nothing about 4-bit serving"
 
+AtLoad = Literal["nf4", "int8"] | None
 Ask = tuple[Sequence[Message], Sampling]
 Reading = tuple[Sequence[Message], Sequence[int], int]
 """Messages, the ids of the given text, and how many alternatives."""
@@ -64,13 +66,13 @@ class Row:
 class Generator:
     """Model and tokenizer with a batched decoding loop; used by one thread at a time."""
 
-    def __init__(self, source: Path | str, dtype: str, device: str, max_model_len: int) -> None:
+    def __init__(self, source: Path | str, dtype: str, device: str, max_model_len: int, at_load: AtLoad = None) -> None:
         import torch
         from transformers import AutoTokenizer
 
         self._torch = torch
         self.tokenizer = AutoTokenizer.from_pretrained(source)
-        self.model = load_model(source, getattr(torch, dtype)).to(device)
+        self.model = load_model(source, getattr(torch, dtype), device, at_load)
         self.model.eval()
         self.device, self.dtype = device, dtype
         self._context = min(max_model_len, getattr(self.model.config, "max_position_embeddings", max_model_len))
@@ -182,8 +184,7 @@ class Generator:
 
     def _extend(self, rows: list[Row], logits: "torch.Tensor", elapsed_s: float) -> None:
         """Append one token to every unfinished row, or finish it."""
-        finite = logits.isfinite().all(-1).tolist()
-        greedy = logits.argmax(-1).tolist()
+        finite, greedy = self._torch.stack([logits.isfinite().all(-1).long(), logits.argmax(-1)]).tolist()
         for index, row in enumerate(rows):
             if row.finish_reason is not None:
                 continue
@@ -211,10 +212,11 @@ class Generator:
         return TokenLogprob(token_id=token, logprob=float(logprobs[token]), top=top)
 
     def _finish(self, row: Row, token: int) -> None:
-        if row.sampling.stop or token in self._ends:
+        ended = token in self._ends and not row.sampling.ignore_eos
+        if row.sampling.stop or ended:
             row.text = self._decode(row)
         cut = [row.text.find(stop) for stop in row.sampling.stop if stop in row.text]
-        if cut or token in self._ends:
+        if cut or ended:
             row.finish_reason = "stop"
             row.text = row.text[: min(cut)] if cut else row.text
         elif len(row.tokens) >= row.sampling.max_tokens or len(row.prompt) + len(row.tokens) >= self._context:
@@ -305,6 +307,10 @@ class TransformersArm:
         """The given text token by token; those that wait meanwhile share a batch. Errors as in `Backend.score`."""
         return await self._scores.ask((messages, token_ids, top))
 
+    async def stats(self) -> ServerStats | None:
+        """None: nothing counts here but the caller."""
+        return None
+
     async def collect(self) -> None:
         """Serve batches until cancelled."""
         await asyncio.gather(self._completions.collect(), self._scores.collect())
@@ -318,12 +324,13 @@ async def open_transformers(config: ArmConfig, engine: EngineConfig, source: Pat
         ArmError: transformers is missing or cannot load the checkpoint.
     """
     try:
-        generator = await asyncio.to_thread(_load, engine, source)
+        generator = await asyncio.to_thread(_load, engine, source, config.bitsandbytes)
     except ImportError as error:
         raise ArmError(f"arm '{config.name}': {error}; install torch, transformers and compressed-tensors") from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ArmError(f"arm '{config.name}': transformers cannot load {source}: {_first_line(error)}") from error
-    arm = TransformersArm(generator, await asyncio.to_thread(_identity, generator, source), engine.max_num_seqs)
+    identity = await asyncio.to_thread(_identity, generator, source, config.bitsandbytes)
+    arm = TransformersArm(generator, identity, engine.max_num_seqs)
     collector = asyncio.create_task(arm.collect())
     try:
         yield arm
@@ -331,30 +338,39 @@ async def open_transformers(config: ArmConfig, engine: EngineConfig, source: Pat
         collector.cancel()
 
 
-def _load(engine: EngineConfig, source: Path | str) -> Generator:
+def _load(engine: EngineConfig, source: Path | str, at_load: AtLoad) -> Generator:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Generator(source, resolve_dtype(engine, device), device, engine.max_model_len)
+    if at_load is not None and device == "cpu":
+        raise ValueError("bitsandbytes needs an NVIDIA GPU; leave 'bitsandbytes' out to serve the 16-bit weights")
+    return Generator(source, resolve_dtype(engine, device), device, engine.max_model_len, at_load)
 
 
-def _identity(generator: Generator, source: Path | str) -> ArmIdentity:
+def _identity(generator: Generator, source: Path | str, at_load: AtLoad) -> ArmIdentity:
     facts = generator.facts()
     packed = isinstance(source, Path) and files.read_facts(source).packed_tensors > 0
+    unpacked = packed and not facts["quantised_modules"]
     return identify(
         "transformers",
         source,
         facts,
         engine=f"transformers {importlib.metadata.version('transformers')}",
         kv_cache_dtype=facts["activation_dtype"],
-        notes=(UNPACKED,) if packed and not facts["quantised_modules"] else (),
+        notes=(UNPACKED,) if unpacked else (),
+        unpacked=unpacked,
+        at_load=at_load,
     )
 
 
-def load_model(source: Path | str, dtype: "torch.dtype") -> Any:
+def load_model(source: Path | str, dtype: "torch.dtype", device: str = "cpu", at_load: AtLoad = None) -> Any:
     """The model with dense weights where the checkpoint is compressed-tensors `pack-quantized`, else as transformers does.
 
-    Unpacked by ourselves, because releases of compressed-tensors disagree on the layout of 3-bit weights.
+    Unpacked by ourselves, because releases of compressed-tensors disagree on the layout of 3-bit weights. On a GPU weights go
+    there file by file.
+
+    Args:
+        at_load: have bitsandbytes pack 16-bit weights as NF4 (computing in `dtype`) or INT8.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
@@ -363,14 +379,27 @@ def load_model(source: Path | str, dtype: "torch.dtype") -> Any:
     config = AutoConfig.from_pretrained(source)
     quantisation = getattr(config, "quantization_config", None)
     if not isinstance(source, Path) or not isinstance(quantisation, dict) or quantisation.get("format") != PACKED_FORMAT:
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        placed = {"device_map": {"": device}} if device != "cpu" else {}
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **placed, **_packing(at_load, dtype))
     del config.quantization_config
     weights = dense_weights(source, quantisation, dtype)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     if config.tie_word_embeddings:
         weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
     model.load_state_dict(weights)
-    return model
+    return model.to(device)
+
+
+def _packing(at_load: AtLoad, dtype: "torch.dtype") -> dict[str, Any]:
+    """What tells transformers to pack weights while it loads them."""
+    if at_load is None:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    if at_load == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return {"quantization_config": nf4}
 
 
 def dense_weights(path: Path, quantisation: dict[str, Any], dtype: "torch.dtype") -> "dict[str, torch.Tensor]":

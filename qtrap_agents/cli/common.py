@@ -14,6 +14,9 @@ from qtrap_agents.errors import QtrapError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
+AllowUnverified = Annotated[
+    bool, typer.Option("--allow-unverified", help="Go on with an arm that does not hold what its checkpoint claims.")
+]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only this task (repeatable).")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from qtrap_agents.cli.common import to_the_end
+from qtrap_agents.cli.common import AllowUnverified, to_the_end
 from qtrap_agents.config import RunConfig, describe, load_yaml
 from qtrap_agents.errors import ConfigError, unknown
 
@@ -23,6 +23,7 @@ def run(
     concurrency: Annotated[int | None, typer.Option(help="Tasks in flight.", min=1)] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds of the tasks (repeatable).")] = None,
     noise_floor: Annotated[bool | None, typer.Option(help="Serve the baseline twice, to see what noise alone does.")] = None,
+    allow_unverified: AllowUnverified = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the run directory.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Run directory to finish.")] = None,
 ) -> None:
@@ -30,6 +31,7 @@ def run(
     changes = {
         "suites": suite, "workflow": workflow, "arms": arm, "depths": depth, "tasks_per_depth": limit,
         "concurrency": concurrency, "seeds": seed, "noise_floor": noise_floor, "out": str(out) if out else None,
+        "allow_unverified": allow_unverified or None,
     }  # fmt: skip
     changes = {name: value for name, value in changes.items() if value or value is False}
     path = do_run(config, changes, resume)
@@ -85,7 +87,7 @@ def _arm(config: RunConfig, name: str) -> dict[str, Any]:
 
 def _resumed(stored: RunConfig, config: Path | None, changes: Mapping[str, Any]) -> RunConfig:
     """A run is resumed as it was started; only the concurrency may change, and whether the noise floor is measured."""
-    others = sorted(set(changes) - {"concurrency", "noise_floor"})
+    others = sorted(set(changes) - {"concurrency", "noise_floor", "allow_unverified"})
     if others:
         raise ConfigError(f"--resume finishes a run as it was started and takes no other {', '.join(others)}; start a new run")
     if config is not None and load_yaml(config, RunConfig).name != stored.name:

