@@ -24,6 +24,7 @@ class ArmConfig(Record):
     `checkpoint` is a directory, a hub id, or `reference:<size>/<arm>` for a shipped model. `backend: auto` takes vLLM
     where it can run and `transformers` otherwise. `transport: engine` drives vLLM in a child process without HTTP,
     `server` starts its OpenAI-compatible server, and `base_url` uses a server that already runs.
+    `environment` is set for the process that serves the arm, such as `VLLM_DISABLED_KERNELS` to choose another kernel.
     `script` is the `module:function` that answers for a `scripted` arm. `bitsandbytes` quantises 16-bit weights while a
     `transformers` arm loads them (GPU only).
     """
@@ -38,6 +39,7 @@ class ArmConfig(Record):
     bitsandbytes: Literal["nf4", "int8"] | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
     engine_args: dict[str, Value | bool] = Field(default_factory=dict)
+    environment: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _enough_to_serve(self) -> "ArmConfig":
@@ -55,7 +57,8 @@ class EngineConfig(Record):
     """Serving settings shared by all arms of a run, so that arms differ in their weights only.
 
     `dtype: auto` means float16 where the hardware multiplies it fast and float32 on CPUs without AVX-512. Times in
-    seconds, `kv_cache_gib` in GiB (CPU only).
+    seconds, `kv_cache_gib` in GiB (CPU only). `check_logits` looks for NaN in every step, at the price of a synchronisation
+    with the GPU: a request with such logits fails instead of being answered with nonsense.
     """
 
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
@@ -67,6 +70,7 @@ class EngineConfig(Record):
     gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
     enforce_eager: bool = True
     prefix_caching: bool = False
+    check_logits: bool = True
     start_timeout_s: float = Field(default=600.0, gt=0)
     request_timeout_s: float = Field(default=300.0, gt=0)
 
@@ -197,7 +201,7 @@ class BenchConfig(Record):
     repeats: int = Field(default=4, ge=1)
     window_s: float = Field(default=3.0, gt=0)
     resident: Literal["all", "one"] = "all"
-    engine: EngineConfig = EngineConfig(enforce_eager=False)
+    engine: EngineConfig = EngineConfig(enforce_eager=False, check_logits=False)
     energy: Literal["auto", "none"] = "auto"
     out: str = "traces"
 

@@ -60,13 +60,17 @@ class Channel:
 
 
 class Worker:
-    """vLLM's engine core in this process, stepped by hand."""
+    """vLLM's engine, stepped by hand, with the defaults of its server (how many tokens share a step, above all).
+
+    On a CPU its core computes in this process; on a GPU in one of its own, so that the GPU never waits for us.
+    """
 
     def __init__(self, arguments: Line) -> None:
         from vllm.engine.arg_utils import EngineArgs
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=UsageContext.OPENAI_API_SERVER)
         self._tokenizer = self._engine.get_tokenizer()
         self._given: dict[str, int] = {}
 

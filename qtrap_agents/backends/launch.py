@@ -92,7 +92,8 @@ def engine_arguments(launch: Launch) -> dict[str, Any]:
 def environment(launch: Launch) -> dict[str, str]:
     """The child's environment: ours, scrubbed of what would change the arm, plus what vLLM needs."""
     ours = {name: value for name, value in os.environ.items() if name not in UNWANTED}
-    ours |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_COMPUTE_NANS_IN_LOGITS": "1", "PYTHONUNBUFFERED": "1"}
+    ours |= {"VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1"}
+    ours |= {"VLLM_COMPUTE_NANS_IN_LOGITS": "1" if launch.engine.check_logits else "0"}
     ours["PYTHONWARNINGS"] = "ignore::FutureWarning"
     if launch.directory is not None:
         ours |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -100,7 +101,7 @@ def environment(launch: Launch) -> dict[str, str]:
         ours |= _cpu_environment(launch)
     elif importlib.util.find_spec("flashinfer") is None:
         ours |= {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-    return ours
+    return ours | launch.arm.environment
 
 
 def _cpu_environment(launch: Launch) -> dict[str, str]:

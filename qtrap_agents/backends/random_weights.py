@@ -2,7 +2,7 @@
 
 Speed and energy do not depend on the values as long as they are not all alike. vLLM's dummy loader would do for FP16 and AWQ
 but silently serves GPTQ unquantised, and bitsandbytes needs real tensors. Every layer of the model gets the same random
-values under its own names. Layouts: AutoGPTQ (symmetric, no act-order) and AutoAWQ `gemm`, 4 bits, groups of 128.
+values under its own names; a matrix repeats some three million of them. Layouts: AutoGPTQ (symmetric, no act-order) and AutoAWQ `gemm`, 4 bits, groups of 128.
 """
 
 import json
@@ -26,6 +26,8 @@ PER_WORD = 32 // BITS
 DEVIATION = 0.02
 """Standard deviation of the weights, as models are initialised."""
 NIBBLE_DEVIATION = 4.61
+DRAWN = 3_000_017
+"""Values that are drawn for a matrix before they repeat; a prime, so that no two rows are alike."""
 ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
 QUANTISATION = {
     "gptq": {"quant_method": "gptq", "desc_act": False, "sym": True, "lm_head": False, "checkpoint_format": "gptq"},
@@ -182,13 +184,21 @@ def _awq(inputs: int, outputs: int, generator: "torch.Generator") -> "Iterator[t
 def _normal(rows: int, columns: int, generator: "torch.Generator") -> "torch.Tensor":
     import torch
 
-    return torch.empty(rows, columns, dtype=torch.float32).normal_(0, DEVIATION, generator=generator).half()
+    drawn = torch.empty(DRAWN, dtype=torch.float32).normal_(0, DEVIATION, generator=generator).half()
+    return _tiled(drawn, rows, columns)
 
 
 def _words(rows: int, columns: int, generator: "torch.Generator") -> "torch.Tensor":
     import torch
 
-    return torch.randint(-(2**31), 2**31 - 1, (rows, columns), dtype=torch.int32, generator=generator)
+    drawn = torch.randint(-(2**31), 2**31 - 1, (DRAWN,), dtype=torch.int32, generator=generator)
+    return _tiled(drawn, rows, columns)
+
+
+def _tiled(drawn: "torch.Tensor", rows: int, columns: int) -> "torch.Tensor":
+    """A matrix that repeats the drawn values: drawing billions takes minutes, and nobody computes with them."""
+    repeats = -(-rows * columns // drawn.numel())
+    return drawn.repeat(repeats)[: rows * columns].reshape(rows, columns)
 
 
 def _scales(inputs: int, outputs: int) -> "torch.Tensor":

@@ -6,6 +6,7 @@ rounding: each row samples from its own generator. Completions and scores wait i
 
 import asyncio
 import importlib.metadata
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -33,6 +34,9 @@ LOGITS_AT_ONCE = 2**27
 UNPACKED = "the packed weights were unpacked at load: speed and energy of this arm say nothing about 4-bit serving"
 
 AtLoad = Literal["nf4", "int8"] | None
+LOADING = threading.Lock()
+"""One model at a time: transformers imports its parts as they are asked for, which two threads must not do at once."""
+
 Ask = tuple[Sequence[Message], Sampling]
 Reading = tuple[Sequence[Message], Sequence[int], int]
 """Messages, the ids of the given text, and how many alternatives."""
@@ -344,7 +348,8 @@ def _load(engine: EngineConfig, source: Path | str, at_load: AtLoad) -> Generato
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if at_load is not None and device == "cpu":
         raise ValueError("bitsandbytes needs an NVIDIA GPU; leave 'bitsandbytes' out to serve the 16-bit weights")
-    return Generator(source, resolve_dtype(engine, device), device, engine.max_model_len, at_load)
+    with LOADING:
+        return Generator(source, resolve_dtype(engine, device), device, engine.max_model_len, at_load)
 
 
 def _identity(generator: Generator, source: Path | str, at_load: AtLoad) -> ArmIdentity:
