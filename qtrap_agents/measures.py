@@ -104,6 +104,16 @@ def together(parts: Sequence[ServerStats | None]) -> ServerStats | None:
     return total
 
 
+class EnergyWindow(Record):
+    """One attempt at work: when it began (Unix time, seconds), how long it took, joules, and the watts of the idle device."""
+
+    attempt: int
+    begun_at: float
+    wall_s: float
+    energy_j: float | None = None
+    idle_w: float | None = None
+
+
 class Window(Record):
     """`requests` requests of `prompt_tokens` tokens, each answered with `new_tokens` more, `concurrency` of them in flight.
 

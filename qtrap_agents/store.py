@@ -33,7 +33,7 @@ from pydantic import Field, ValidationError
 
 from qtrap_agents.config import RunConfig, load_yaml
 from qtrap_agents.errors import StoreError
-from qtrap_agents.measures import READINGS, Reading, ServerStats, together
+from qtrap_agents.measures import READINGS, EnergyWindow, Reading, ServerStats, together
 from qtrap_agents.types import ArmIdentity, Completion, Hop, Message, Premise, Record, Task, TokenLogprob, Trace
 
 CONFIG, ENVIRONMENT, TASKS = "run.yaml", "environment.json", "tasks.jsonl"
@@ -63,16 +63,6 @@ class AttemptEvent(Record):
     server: ServerStats | None = None
 
 
-class EnergyWindow(Record):
-    """One attempt at work: when it began (Unix time, seconds), how long it took, joules, and the watts of the idle device."""
-
-    attempt: int
-    begun_at: float
-    wall_s: float
-    energy_j: float | None = None
-    idle_w: float | None = None
-
-
 class ArmTotals(Record):
     """Times and energy of all attempts of an arm.
 
@@ -100,8 +90,6 @@ class _CompletionOutline(Completion, extra="ignore"):
     text: str = _not_read("")
     token_ids: tuple[int, ...] = _not_read(())
     finish_reason: str = _not_read("")
-    latency_s: float = _not_read(0.0)
-    ttft_s: float | None = _not_read(None)
     logprobs: tuple[TokenLogprob, ...] | None = _not_read(None)
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from qtrap_agents.analysis.collapse import Collapse, analyse
+from qtrap_agents.analysis.costs import Cost, Ratio, Spending, TaskOf, against, per_correct
 from qtrap_agents.analysis.effect import NoiseFloor, Paired, effects, noise_floor
 from qtrap_agents.analysis.paired import PairedSample
 from qtrap_agents.analysis.statistics import Horizon, Interval, horizon, wilson
@@ -22,13 +23,6 @@ from qtrap_agents.types import Record, Task, Trace
 
 Key = tuple[str, int]
 """What pairs two arms: task id and seed."""
-
-
-class Cost(Record):
-    """What an arm's run took, all attempts together: wall seconds of generating, and joules. None: not measured."""
-
-    wall_s: float | None = None
-    energy_j: float | None = None
 
 
 class Tokens(Record):
@@ -160,11 +154,27 @@ class Failures(Record):
         return self.wrong / self.own if self.own else None
 
 
+class Expense(Record):
+    """Joules per task solved, over all tasks (residual included) and suite by suite (its hops alone), and against the baseline.
+
+    `energy` and `time` divide what the common tasks took on this arm by what they took on the baseline; `time` is of the
+    device, apportioned like the energy. `tdp` is the ratio that power limit × time shows in the place of energy. `suites` are
+    the parts of the cost. What was not measured is None or missing.
+    """
+
+    per_correct: Ratio | None = None
+    suites_per_correct: dict[str, Ratio] = Field(default_factory=dict)
+    suites: dict[str, Cost] = Field(default_factory=dict)
+    energy: Ratio | None = None
+    time: Ratio | None = None
+    tdp: float | None = None
+
+
 class ArmSummary(Record):
     """One arm. `cells` are ordered by suite and depth; `against` is None for the baseline itself.
 
     `suites_against` compares suite by suite, because a suite that breaks hides among those that do not; its `p_holm` is
-    adjusted over all arms and suites.
+    adjusted over all arms and suites. `expense` is what the cost comes to for a task solved, and against the baseline.
     """
 
     arm: str
@@ -176,6 +186,7 @@ class ArmSummary(Record):
     cost: Cost
     against: Paired | None = None
     suites_against: dict[str, Paired] = Field(default_factory=dict)
+    expense: Expense = Expense()
 
     @property
     def n(self) -> int:
@@ -213,6 +224,26 @@ class ArmSummary(Record):
         if self.cost.energy_j is None or not self.correct:
             return None
         return self.cost.energy_j / self.correct
+
+    @property
+    def energy_per_task_j(self) -> float | None:
+        """Joules of all attempts per task run; None where not measured."""
+        return _divided(self.cost.energy_j, self.n)
+
+    @property
+    def energy_per_hop_j(self) -> float | None:
+        """Joules of all attempts per hop; None where not measured."""
+        return _divided(self.cost.energy_j, self.tokens.hops)
+
+    @property
+    def energy_per_token_j(self) -> float | None:
+        """Joules of all attempts per generated token; None where not measured."""
+        return _divided(self.cost.energy_j, self.tokens.completion)
+
+    @property
+    def tasks_per_s(self) -> float | None:
+        """Tasks run per wall second; None where no time was measured."""
+        return self.n / self.cost.wall_s if self.cost.wall_s else None
 
 
 class Comparison(Record):
@@ -284,8 +315,18 @@ class ArmAccumulator:
         if known is None or outcome.attempt >= known.attempt:
             self.outcomes[outcome.key] = outcome
 
+    @property
+    def solved(self) -> Counter[TaskOf]:
+        """How often each task was solved, by its suite and id."""
+        return Counter((outcome.suite, outcome.cluster) for outcome in self.outcomes.values() if outcome.correct)
+
     def summary(
-        self, arm: str, cost: Cost, against: Paired | None = None, suites_against: Mapping[str, Paired] | None = None
+        self,
+        arm: str,
+        cost: Cost,
+        against: Paired | None = None,
+        suites_against: Mapping[str, Paired] | None = None,
+        expense: Expense | None = None,
     ) -> ArmSummary:
         """The arm so far."""
         cells = _cells(self.outcomes.values())
@@ -300,6 +341,7 @@ class ArmAccumulator:
             cost=cost,
             against=against,
             suites_against=dict(suites_against or {}),
+            expense=expense or Expense(),
         )
 
 
@@ -328,6 +370,7 @@ def compare_arms(
     costs: Mapping[str, Cost] | None = None,
     margin: float = 0.02,
     again: ArmAccumulator | None = None,
+    spending: Mapping[str, Spending] | None = None,
 ) -> Comparison:
     """Compare each arm with the baseline.
 
@@ -335,6 +378,7 @@ def compare_arms(
         costs: arm -> measured cost; an arm without one is reported as not measured.
         margin: non-inferiority margin as a difference of success (0.02 is two points).
         again: the baseline served once more, from which the noise floor is taken; it is no arm of the comparison.
+        spending: arm -> its cost task by task.
 
     Raises:
         ConfigError: the baseline is none of the arms.
@@ -345,15 +389,16 @@ def compare_arms(
     suites = sorted({outcome.suite for outcome in arms[baseline].outcomes.values()})
     floors = {suite: _floor(arms[baseline], again, suite) for suite in (None, *suites)}
     samples = {(arm, suite): paired_sample(arms[baseline], seen, suite) for arm, seen in others.items() for suite in floors}
-    against = effects({key: samples[key] for key in samples if key[1] is None}, margin, floors)
+    overall = effects({key: samples[key] for key in samples if key[1] is None}, margin, floors)
     by_suite = effects({key: found for key, found in samples.items() if key[1] is not None and found.counts.n}, margin, floors)
     known = costs or {}
     summaries = (
         seen.summary(
             arm,
             known.get(arm, Cost()),
-            against.get((arm, None)),
+            overall.get((arm, None)),
             {suite: paired for (name, suite), paired in by_suite.items() if name == arm and suite is not None},
+            _expense(arm, baseline, seen, known, spending or {}),
         )
         for arm, seen in arms.items()
     )
@@ -364,6 +409,27 @@ def compare_arms(
         floor=floors[None],
         suite_floors={suite: floor for suite in suites if (floor := floors[suite]) is not None},
     )
+
+
+def _expense(
+    arm: str, baseline: str, seen: ArmAccumulator, costs: Mapping[str, Cost], spending: Mapping[str, Spending]
+) -> Expense:
+    own, base = spending.get(arm, Spending()), spending.get(baseline, Spending())
+    cost, theirs = costs.get(arm, Cost()), costs.get(baseline, Cost())
+    solved, suites = seen.solved, sorted({suite for suite, _ in own.seconds})
+    by_suite = {suite: per_correct(own, solved, 0.0, suite) for suite in suites}
+    return Expense(
+        per_correct=per_correct(own, solved, cost.residual_j or 0.0),
+        suites_per_correct={suite: ratio for suite, ratio in by_suite.items() if ratio is not None},
+        suites={suite: own.suite(suite) for suite in suites},
+        energy=against(own.joules, base.joules) if arm != baseline else None,
+        time=against(own.seconds, base.seconds) if arm != baseline else None,
+        tdp=_divided(cost.tdp_proxy_j, theirs.tdp_proxy_j or 0.0) if arm != baseline else None,
+    )
+
+
+def _divided(amount: float | None, number: float) -> float | None:
+    return amount / number if amount is not None and number else None
 
 
 def paired_sample(baseline: ArmAccumulator, arm: ArmAccumulator, suite: str | None = None) -> PairedSample:

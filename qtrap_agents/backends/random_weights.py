@@ -2,7 +2,8 @@
 
 Speed and energy do not depend on the values as long as they are not all alike. vLLM's dummy loader would do for FP16 and AWQ
 but silently serves GPTQ unquantised, and bitsandbytes needs real tensors. Every layer of the model gets the same random
-values under its own names; a matrix repeats some three million of them. Layouts: AutoGPTQ (symmetric, no act-order) and AutoAWQ `gemm`, 4 bits, groups of 128.
+values under its own names; a matrix repeats some three million of them. Layouts: AutoGPTQ (symmetric, no act-order) and
+AutoAWQ `gemm`, 4 bits, groups of 128.
 """
 
 import json
@@ -35,6 +36,8 @@ QUANTISATION = {
 }
 TEMPLATE = "{{ ' ' ~ messages[0]['content'] }}"
 END = "<end>"
+TOKENS = 1 + 256 + 26 + 26**2 + 26**3
+"""Of the tokenizer: end, bytes, and words of one, two and three letters."""
 
 
 def checkpoint_bytes(shape: Shape, kind: Format) -> int:
@@ -48,14 +51,13 @@ def write_checkpoint(shape: Shape, kind: Format, directory: Path, seed: int = 0)
     """Write config.json, tokenizer and one safetensors file a layer into a new directory; returns it.
 
     Raises:
-        ConfigError: a layer cannot be packed in groups of 128.
+        ConfigError: a layer cannot be packed in groups of 128, or the vocabulary is too small.
         OSError: the disk is full or not writable.
     """
     import torch
     from safetensors.torch import save_file
 
-    if kind != "fp16":
-        check_groups(shape)
+    check_shape(shape, kind)
     directory.mkdir(parents=True)
     generator = torch.Generator().manual_seed(seed)
     index: dict[str, str] = {}
@@ -71,8 +73,15 @@ def write_checkpoint(shape: Shape, kind: Format, directory: Path, seed: int = 0)
     return directory
 
 
-def check_groups(shape: Shape) -> None:
-    """Raises ConfigError where a matrix has no whole groups or words."""
+def check_shape(shape: Shape, kind: Format) -> None:
+    """Raises ConfigError where the vocabulary has no room for our tokenizer, or a matrix no whole groups or words."""
+    if shape.vocab_size < TOKENS:
+        raise ConfigError(f"shape: vocab_size {shape.vocab_size} is less than the {TOKENS} tokens of random checkpoints; raise it")
+    if kind != "fp16":
+        _check_groups(shape)
+
+
+def _check_groups(shape: Shape) -> None:
     for name, (inputs, outputs) in shape.linear_layers.items():
         if inputs % GROUP or outputs % PER_WORD:
             raise ConfigError(f"shape: {name} is {inputs} × {outputs}; 4-bit layouts need inputs in groups of {GROUP}")

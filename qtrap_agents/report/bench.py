@@ -6,6 +6,7 @@ from qtrap_agents.analysis.serving import Crossing, Serving, summarise
 from qtrap_agents.bench_store import BenchDirectory
 from qtrap_agents.errors import StoreError
 from qtrap_agents.report.format import significant
+from qtrap_agents.report.served import marked
 from qtrap_agents.types import ArmIdentity, Record
 
 
@@ -23,6 +24,10 @@ class BenchReport(Record):
     identities: dict[str, ArmIdentity]
     done: int
     total: int
+
+    def marked(self, arm: str) -> str:
+        """What tables call the arm."""
+        return marked(arm, self.identities.get(arm))
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -7,13 +7,23 @@ from rich.console import Console
 
 from qtrap_agents.analysis.serving import Estimate, ServingCell
 from qtrap_agents.report.bench import BenchReport, crossing_sentence
-from qtrap_agents.report.format import NOT_MEASURED, NOTHING, joules, mebibytes, minus, plain, seconds, significant
+from qtrap_agents.report.format import (
+    NOT_MEASURED,
+    NOTHING,
+    change,
+    change_between,
+    joules,
+    mebibytes,
+    milliseconds,
+    plain,
+    significant,
+)  # fmt: skip
 from qtrap_agents.report.table import new_table, print_table
 from qtrap_agents.types import ArmIdentity
 
 NOTE = (
-    "COR latency: T_q / T_16 − 1 for the same token work, negative is faster; energy: joules against the baseline's; tdp_proxy: what "
-    "power limit × time would have shown instead; intervals are 95 %, Student's t over repeats of paired ratios"
+    "COR latency: T_q / T_16 − 1 for the same token work, negative is faster; energy: joules against the baseline's; tdp_proxy: "
+    "what power limit × time would have shown instead; intervals are 95 %, Student's t over repeats of paired ratios"
 )
 
 
@@ -29,7 +39,7 @@ def render_bench(report: BenchReport, console: Console) -> None:
     console.print()
     _render_arms(report, console)
     for (prompt, new), cells in groupby(report.serving.cells, lambda cell: (cell.prompt_tokens, cell.new_tokens)):
-        _render_cells(f"Prompts of {prompt} tokens, {new} new ones each", list(cells), console)
+        _render_cells(f"Prompts of {prompt} tokens, {new} new ones each", list(cells), report, console)
     for crossing in report.serving.crossings:
         console.print(plain(crossing_sentence(crossing)))
     for arm in report.serving.arms[1:]:
@@ -46,7 +56,7 @@ def _render_arms(report: BenchReport, console: Console) -> None:
     for heading in ("arm", "weights", "packed", "kernels", "on the device", "verified"):
         table.add_column(heading, overflow="fold")
     for arm, identity in report.identities.items():
-        table.add_row(*map(plain, (arm, *_identity(identity))))
+        table.add_row(*map(plain, (report.marked(arm), *_identity(identity))))
     print_table(table, console)
 
 
@@ -63,14 +73,15 @@ def _identity(identity: ArmIdentity) -> tuple[str, ...]:
     )
 
 
-def _render_cells(title: str, cells: Iterable[ServingCell], console: Console) -> None:
+def _render_cells(title: str, cells: Iterable[ServingCell], report: BenchReport, console: Console) -> None:
     table = new_table(title)
-    for heading, _ in COLUMNS:
+    for heading in ("in flight", "arm", *(heading for heading, _ in COLUMNS)):
         table.add_column(heading, overflow="fold")
     for _, group in groupby(cells, lambda cell: cell.concurrency):
         table.add_section()
         for cell in group:
-            table.add_row(*(plain(show(cell)) for _, show in COLUMNS))
+            place = (str(cell.concurrency), report.marked(cell.arm))
+            table.add_row(*map(plain, (*place, *(show(cell) for _, show in COLUMNS))))
     print_table(table, console)
 
 
@@ -83,20 +94,14 @@ def _render_constant(arm: str, report: BenchReport, console: Console) -> None:
         known = [ratio.value for ratio in ratios if ratio is not None]
         if known and all((value < 1) == (known[0] < 1) for value in known):
             words = "pays everywhere" if known[0] < 1 else "costs more everywhere"
-            console.print(plain(f"{arm} {words} in {name} ({_change(min(known))} to {_change(max(known))})"))
-
-
-def _change(ratio: float) -> str:
-    return minus(f"{100 * (ratio - 1):+.1f} %")
+            console.print(plain(f"{arm} {words} in {name} ({change(min(known))} to {change(max(known))})"))
 
 
 def _between(ratio: Estimate | None, is_baseline: bool) -> str:
     """`−31.0 % [−33.1, −28.8]`."""
     if ratio is None:
         return NOTHING if is_baseline else NOT_MEASURED
-    low, high = ratio.interval.low, ratio.interval.high
-    ends = "" if low is None or high is None else minus(f" [{100 * (low - 1):+.1f}, {100 * (high - 1):+.1f}]")
-    return _change(ratio.value) + ends
+    return change_between(ratio.value, ratio.interval.low, ratio.interval.high)
 
 
 def _quantity(found: Estimate | None, unit: str = "") -> str:
@@ -107,26 +112,13 @@ def _of_baseline(cell: ServingCell) -> bool:
     return cell.time is None
 
 
-def _milliseconds(duration_s: float | None) -> str:
-    return NOT_MEASURED if duration_s is None else f"{significant(1000 * duration_s)} ms"
-
-
 COLUMNS: tuple[tuple[str, Callable[[ServingCell], str]], ...] = (
-    ("in flight", lambda cell: str(cell.concurrency)),
-    ("arm", lambda cell: cell.arm),
     ("tokens/s", lambda cell: _quantity(cell.output_tokens_per_s)),
     ("COR latency", lambda cell: _between(cell.time, _of_baseline(cell))),
-    ("J/token", lambda cell: NOT_MEASURED if cell.energy_per_token_j is None else joules(cell.energy_per_token_j.value)),
+    ("J/token", lambda cell: joules(cell.energy_per_token_j.value if cell.energy_per_token_j else None)),
     ("energy", lambda cell: _between(cell.energy, _of_baseline(cell))),
-    ("tdp_proxy", lambda cell: NOTHING if cell.tdp is None else _change(cell.tdp.value)),
+    ("tdp_proxy", lambda cell: NOTHING if cell.tdp is None else change(cell.tdp.value)),
     ("power", lambda cell: _quantity(cell.power_w, " W")),
-    ("TTFT p50", lambda cell: seconds_or_nothing(cell)),
-    ("between tokens", lambda cell: _milliseconds(cell.inter_token.p50 if cell.inter_token else None)),
+    ("TTFT p50", lambda cell: milliseconds(cell.ttft.p50 if cell.ttft else None)),
+    ("between tokens", lambda cell: milliseconds(cell.inter_token.p50 if cell.inter_token else None)),
 )
-
-
-def seconds_or_nothing(cell: ServingCell) -> str:
-    """Median time to the first token."""
-    if cell.ttft is None:
-        return NOT_MEASURED
-    return _milliseconds(cell.ttft.p50) if cell.ttft.p50 < 1 else seconds(cell.ttft.p50)

@@ -108,7 +108,8 @@ class _Reading:
     def compared(self, margin: float) -> Comparison:
         seen = {label: reader.seen for label, reader in self.readers.items()}
         costs = {label: reader.cost for label, reader in self.readers.items()}
-        return compare_arms(seen, self.baseline, costs, margin, self.again.seen if self.again else None)
+        spending = {label: reader.spending for label, reader in self.readers.items()}
+        return compare_arms(seen, self.baseline, costs, margin, self.again.seen if self.again else None, spending)
 
     def facts(self) -> tuple[ArmFacts, ...]:
         return tuple(self._facts(reader) for reader in self.readers.values())
@@ -313,10 +314,25 @@ def _arm_json(summary: ArmSummary, facts: ArmFacts) -> dict[str, Any]:
         "failures": _failures_json(summary.failures),
         "tokens": summary.tokens.model_dump(mode="json")
         | {"prompt_per_hop": summary.tokens.prompt_per_hop, "completion_per_hop": summary.tokens.completion_per_hop},
-        "cost": facts.totals.model_dump(mode="json")
-        | {"output_tokens_per_s": summary.output_tokens_per_s, "energy_per_correct_j": summary.energy_per_correct_j},
+        "cost": _cost_json(summary, facts),
         "against_baseline": _paired_json(summary.against) if summary.against else None,
         "against_baseline_by_suite": {suite: _paired_json(paired) for suite, paired in summary.suites_against.items()},
+    }
+
+
+def _cost_json(summary: ArmSummary, facts: ArmFacts) -> dict[str, Any]:
+    """What it took, what that makes of a task, a hop and a token, and how that compares."""
+    names = ("output_tokens_per_s", "tasks_per_s", "energy_per_correct_j", "energy_per_task_j", "energy_per_hop_j")
+    cost, server = summary.cost, summary.cost.server
+    return {
+        **facts.totals.model_dump(mode="json"),
+        **cost.model_dump(mode="json"),
+        "idle_share": cost.idle_share,
+        "tdp_proxy_j": cost.tdp_proxy_j,
+        "server_ttft_s": server.ttft_s if server else None,
+        "server_inter_token_s": server.inter_token_s if server else None,
+        **{name: getattr(summary, name) for name in (*names, "energy_per_token_j")},
+        "expense": summary.expense.model_dump(mode="json"),
     }
 
 

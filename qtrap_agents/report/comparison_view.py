@@ -12,17 +12,15 @@ from rich.text import Text
 from qtrap_agents.analysis.effect import Contrast
 from qtrap_agents.analysis.summary import ArmSummary, Cell
 from qtrap_agents.report.comparison import RunComparison, total_cell
+from qtrap_agents.report.cost_view import cost_figures
 from qtrap_agents.report.format import (
-    NOT_MEASURED,
     NOTHING,
     chunks,
-    joules,
     mebibytes,
     p_value,
     percent,
     percent_between,
     plain,
-    seconds,
     significant,
 )
 from qtrap_agents.report.served import ArmFacts
@@ -82,7 +80,7 @@ def _render_identities(facts: Sequence[ArmFacts], console: Console) -> None:
     for heading in ("arm", "weights", "packed", "kernels", "size", "dtype", "KV cache", "served by", "sha256"):
         table.add_column(heading, overflow="fold")
     for arm in facts:
-        table.add_row(*map(plain, (arm.label, *_identity_cells(arm.identity))))
+        table.add_row(*map(plain, (arm.marked, *_identity_cells(arm.identity))))
     console.print(table)
     for note, labels in _notes(facts).items():
         console.print(plain(f"{', '.join(labels)}: {note}", style="dim"))
@@ -128,12 +126,17 @@ def _notes(facts: Iterable[ArmFacts]) -> dict[str, list[str]]:
 def _success_tables(report: RunComparison) -> list[_Success]:
     """One table for the suites that share their depths, the last one for all suites together."""
     arms, rows = report.comparison.arms, dict[tuple[int, ...], list[_Row]]()
+    names = [report.arm_facts(arm.arm).marked for arm in arms]
     for suite in report.suites:
-        own = [_Row(suite, arm.arm, {cell.depth: cell for cell in arm.cells if cell.suite == suite}) for arm in arms]
+        own = [
+            _Row(suite, report.arm_facts(arm.arm).marked, {cell.depth: cell for cell in arm.cells if cell.suite == suite})
+            for arm in arms
+        ]
         rows.setdefault(_depths(own), []).extend(own)
     tables = [_Success("Success by depth, 95 % intervals", depths, tuple(found)) for depths, found in rows.items()]
     if len(report.suites) > 1:
-        pooled = tuple(_Row("all", arm.arm, {cell.depth: cell for cell in arm.by_depth}) for arm in arms)
+        together = ({cell.depth: cell for cell in arm.by_depth} for arm in arms)
+        pooled = tuple(_Row("all", name, known) for name, known in zip(names, together, strict=True))
         tables.append(_Success("Success by depth, all suites together", _depths(pooled), pooled))
     return tables
 
@@ -198,7 +201,7 @@ def _figures(report: RunComparison, arms: Sequence[ArmSummary]) -> Table:
     table.add_column("")
     for summary in arms:
         role = " (baseline)" if summary.against is None else ""
-        table.add_column(plain(summary.arm + role), overflow="fold")
+        table.add_column(plain(report.arm_facts(summary.arm).marked + role), overflow="fold")
     for title, rows in _sections(report):
         table.add_section()
         for index, (name, figure) in enumerate([(title, None), *rows] if title else rows):
@@ -218,7 +221,7 @@ def _sections(report: RunComparison) -> list[tuple[str, list[tuple[str, Figure]]
         *([("verdict by suite", _suite_verdicts(report))] if several else []),
         ("horizon H50, in hops", _horizon_figures(report.suites)),
         ("premises against gold", _premise_figures()),
-        ("cost", _cost_figures()),
+        ("cost", cost_figures(report.comparison.arms)),
     ]
 
 
@@ -295,15 +298,6 @@ def _premise_figures() -> list[tuple[str, Figure]]:
     ]
 
 
-def _cost_figures() -> list[tuple[str, Figure]]:
-    return [
-        ("  tokens a hop, prompt + output", _tokens),
-        ("  output tokens/s", lambda arm, _: _number(arm.output_tokens_per_s, NOT_MEASURED)),
-        ("  energy per correct task", _energy),
-        ("  start + run", lambda _, facts: f"{seconds(facts.totals.startup_s)} + {seconds(facts.totals.wall_s)}"),
-    ]
-
-
 def _success(arm: ArmSummary, _: ArmFacts) -> str:
     total = total_cell(arm.cells, None)
     return percent_between(total.success, total.interval.low, total.interval.high)
@@ -338,18 +332,6 @@ def _origins(arm: ArmSummary, _: ArmFacts) -> str:
     if not failures.chains:
         return NOTHING
     return f"{failures.own:,} / {failures.inherited:,} / {failures.compounded:,}"
-
-
-def _tokens(arm: ArmSummary, _: ArmFacts) -> str:
-    prompt, completion = arm.tokens.prompt_per_hop, arm.tokens.completion_per_hop
-    return NOTHING if prompt is None or completion is None else f"{prompt:,.1f} + {completion:,.1f}"
-
-
-def _energy(arm: ArmSummary, facts: ArmFacts) -> str:
-    if facts.totals.energy_j is None:
-        return NOT_MEASURED
-    meter = f" ({facts.totals.meter})" if facts.totals.meter else ""
-    return f"{joules(arm.energy_per_correct_j)}{meter}" if arm.energy_per_correct_j is not None else "no task solved"
 
 
 def _number(number: float | None, absent: str = NOTHING) -> str:

@@ -79,9 +79,37 @@ def seconds(duration_s: float | None) -> str:
     return f"{minutes:,} min {rest} s" if minutes else f"{rest} s"
 
 
-def joules(energy_j: float) -> str:
+def milliseconds(duration_s: float | None) -> str:
+    """`12.3 ms`; from a second on as `seconds` does."""
+    if duration_s is None:
+        return NOT_MEASURED
+    return f"{significant(1000 * duration_s)} ms" if duration_s < 1 else seconds(duration_s)
+
+
+def change(ratio: float) -> str:
+    """A ratio as a signed change: `−31.0 %`."""
+    return minus(f"{100 * (ratio - 1):+.1f} %")
+
+
+def change_between(ratio: float, low: float | None, high: float | None) -> str:
+    """`−31.0 % [−33.1, −28.8]`; without ends only the change."""
+    ends = "" if low is None or high is None else minus(f" [{100 * (low - 1):+.1f}, {100 * (high - 1):+.1f}]")
+    return change(ratio) + ends
+
+
+def joules(energy_j: float | None) -> str:
     """Three digits, in J or mJ."""
+    if energy_j is None:
+        return NOT_MEASURED
     return f"{significant(energy_j)} J" if energy_j >= 1 else f"{significant(1000 * energy_j)} mJ"
+
+
+def joules_between(energy_j: float, low_j: float | None, high_j: float | None) -> str:
+    """`97.5 mJ [74.6, 120]`, all in the unit of the first."""
+    if low_j is None or high_j is None:
+        return joules(energy_j)
+    scale = 1 if energy_j >= 1 else 1000
+    return f"{joules(energy_j)} [{significant(scale * low_j)}, {significant(scale * high_j)}]"
 
 
 def mebibytes(size: int | None) -> str:

@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from pydantic import Field
+
+from qtrap_agents.analysis.attribution import HopTimes, Kind, attribute
 from qtrap_agents.analysis.collapse import Collapse, Place, analyse
 from qtrap_agents.analysis.export import graphml, node_link_json
 from qtrap_agents.analysis.graph import JudgedPremise, Origin, Status, judge
@@ -49,7 +52,10 @@ class HopView(Record):
 
 
 class TraceView(Record):
-    """One task on one arm. `unstated` are the gold premises that no hop stated; `others` says how other arms did."""
+    """One task on one arm. `unstated` are the gold premises that no hop stated; `others` says how other arms did.
+
+    `energies` maps hop ids to joules where the arm's energy was measured, `attribution` says how they came to the hops.
+    """
 
     run: str
     task: Task
@@ -58,6 +64,13 @@ class TraceView(Record):
     hops: tuple[HopView, ...]
     unstated: tuple[JudgedPremise, ...]
     others: dict[str, str]
+    energies: dict[str, float] = Field(default_factory=dict)
+    attribution: Kind | None = None
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules of all hops; None where not measured."""
+        return sum(self.energies.values()) if self.energies else None
 
 
 class PremisePair(Record):
@@ -221,6 +234,7 @@ def trace_json(view: TraceView) -> dict[str, Any]:
         "others": view.others,
         "task": view.task.model_dump(mode="json"),
         "trace": view.trace.model_dump(mode="json"),
+        "energy": {"hops_j": view.energies, "total_j": view.energy_j, "attribution": view.attribution},
         "premises": [premise.model_dump(mode="json") for premise in judge(view.trace, view.task)],
         "collapse": collapse.model_dump(mode="json") | derived,
     }
@@ -337,6 +351,7 @@ def _trace_row(trace: Trace, task: Task) -> TraceRow:
 
 def _view(run: RunDirectory, task: Task, trace: Trace, others: dict[str, str]) -> TraceView:
     judged = judge(trace, task)
+    energies, attribution = _energies(run, trace)
     return TraceView(
         run=str(run.path),
         task=task,
@@ -345,7 +360,26 @@ def _view(run: RunDirectory, task: Task, trace: Trace, others: dict[str, str]) -
         hops=tuple(_hop_view(hop, judged) for hop in trace.hops),
         unstated=tuple(premise for premise in judged if premise.hop_id is None),
         others=others,
+        energies=energies,
+        attribution=attribution,
     )
+
+
+def _energies(run: RunDirectory, trace: Trace) -> tuple[dict[str, float], Kind | None]:
+    """Hop -> joules, from everything that was in flight with it; nothing for a replay, or where energy was not measured."""
+    if trace.arm not in run.arms():
+        return {}, None
+    totals, hops, number = run.totals(trace.arm), HopTimes(), None
+    if totals.energy_j is None:
+        return {}, None
+    for known in run.outlines(trace.arm):
+        number = len(hops.tasks) if (known.id, known.attempt) == (trace.id, trace.attempt) else number
+        hops.note(known)
+    found = attribute(hops, totals.windows, run.readings(trace.arm))
+    if number is None or found is None or found.joules is None:
+        return {}, None
+    timed = [hop.id for hop in trace.hops if hop.completion.latency_s > 0]
+    return dict(zip(timed, hops.of_trace(number, found.joules.hops), strict=True)), found.kind
 
 
 def _hop_view(hop: Hop, judged: Sequence[JudgedPremise]) -> HopView:

@@ -8,7 +8,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from qtrap_agents.analysis.graph import JudgedPremise
-from qtrap_agents.report.format import NOTHING, plain, shown
+from qtrap_agents.report.format import NOTHING, joules, plain, shown
 from qtrap_agents.report.inspection import HopView, PairView, PremisePair, TraceList, TraceRow, TraceView, outcome
 from qtrap_agents.report.table import new_table, print_table
 from qtrap_agents.types import Hop
@@ -49,7 +49,7 @@ def render_trace(view: TraceView, console: Console, full: bool = False) -> None:
     console.print(_field("question", view.task.question, console, full))
     tree = Tree(Text("hops", style="bold"))
     for hop in view.hops:
-        _add_hop(tree, hop, console, full)
+        _add_hop(tree, hop, view.energies.get(hop.hop.id), console, full)
     for premise in view.unstated:
         tree.add(_premise_line(premise).append(" · no hop stated it"))
     console.print(tree)
@@ -101,10 +101,11 @@ def _head(view: TraceView) -> Text:
     line.append(
         f" · {trace.workflow} · {hops:,} {'hop' if hops == 1 else 'hops'} · {1000 * trace.measurement.duration_s:,.1f} ms"
     )
-    return line.append(f" · {trace.prompt_tokens:,} + {trace.completion_tokens:,} tokens")
+    line.append(f" · {trace.prompt_tokens:,} + {trace.completion_tokens:,} tokens")
+    return line if view.energy_j is None else line.append(f" · {joules(view.energy_j)} ({view.attribution})")
 
 
-def _add_hop(tree: Tree, view: HopView, console: Console, full: bool) -> None:
+def _add_hop(tree: Tree, view: HopView, energy_j: float | None, console: Console, full: bool) -> None:
     hop, completion = view.hop, view.hop.completion
     parents = f" ← {', '.join(hop.parents)}" if hop.parents else ""
     worst = next((premise for premise in view.premises if premise.is_error), None)
@@ -115,6 +116,8 @@ def _add_hop(tree: Tree, view: HopView, console: Console, full: bool) -> None:
     label.append(
         f" · {1000 * completion.latency_s:,.1f} ms · {completion.prompt_tokens:,} + {completion.completion_tokens:,} tokens"
     )
+    if energy_j is not None:
+        label.append(f" · {joules(energy_j)}")
     if completion.finish_reason != "stop":
         label.append(" · ended by ").append_text(plain(completion.finish_reason))
     if hop.arm is not None:

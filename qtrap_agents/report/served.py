@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qtrap_agents.analysis.agreement import HopAgreement, hop_agreement
-from qtrap_agents.analysis.summary import ArmAccumulator, Cost, accumulate
+from qtrap_agents.analysis.attribution import HopTimes
+from qtrap_agents.analysis.costs import Cost, Spending, added, spent
+from qtrap_agents.analysis.summary import ArmAccumulator, accumulate
 from qtrap_agents.config import AGAIN, ArmConfig, EngineConfig
 from qtrap_agents.store import ArmTotals, LastSeen, RunDirectory
 from qtrap_agents.types import ArmIdentity, Record, Task, Trace
 
 IRRELEVANT = frozenset({"start_timeout_s", "request_timeout_s"})
 """Engine settings that change no result."""
+
+
+MARKS = {"contradicted": " (unverified)", "emulated": " (emulated)"}
+"""What an arm is called that does not hold, or does not compute with, what its checkpoint claims."""
 
 
 class ArmFacts(Record):
@@ -34,6 +40,11 @@ class ArmFacts(Record):
     identity: ArmIdentity | None
     totals: ArmTotals
     repeats: tuple[str, ...] = ()
+
+    @property
+    def marked(self) -> str:
+        """What tables call the arm."""
+        return marked(self.label, self.identity)
 
     @property
     def finished(self) -> bool:
@@ -93,26 +104,24 @@ class ArmReader:
         self.seen = ArmAccumulator()
         self.done: dict[Path, int] = {}
         self._errors: Counter[str] = Counter()
-        totals = []
+        totals, costs = [], []
         for place in arm.places:
-            before, last_seen = len(self.seen.outcomes), LastSeen()
-            accumulate(self._watched(place, last_seen, by_seed), tasks[place.run.path], self.seen)
+            before, last_seen, hops = len(self.seen.outcomes), LastSeen(), HopTimes()
+            accumulate(self._watched(place, last_seen, hops, by_seed), tasks[place.run.path], self.seen)
             self.done[place.run.path] = len(self.seen.outcomes) - before
             totals.append(place.run.totals(place.arm, last_seen))
+            costs.append(_spent(place, hops, totals[-1]))
         self.totals = _together(totals)
+        self.cost, self.spending = added([cost for cost, _ in costs], [spending for _, spending in costs])
 
-    def _watched(self, place: Place, last_seen: LastSeen, by_seed: bool) -> Iterator[Trace]:
+    def _watched(self, place: Place, last_seen: LastSeen, hops: HopTimes, by_seed: bool) -> Iterator[Trace]:
         shift = place.run.config.sampling.seed if by_seed else 0
         for trace in place.run.outlines(place.arm):
             last_seen.note(trace)
+            hops.note(trace)
             if trace.error is not None:
                 self._errors[trace.error] += 1
             yield trace.model_copy(update={"seed": trace.seed + shift}) if shift else trace
-
-    @property
-    def cost(self) -> Cost:
-        """What the arm took."""
-        return Cost(wall_s=self.totals.wall_s, energy_j=self.totals.energy_j)
 
     def facts(self, run_name: str, sizes: Mapping[Path, int]) -> ArmFacts:
         """What belongs to the arm beside its outcomes; `sizes` are the numbers of tasks of the runs."""
@@ -129,6 +138,19 @@ class ArmReader:
             totals=self.totals,
             repeats=tuple(str(place.run.path) for place in self.arm.places[1:]),
         )
+
+
+def _spent(place: Place, hops: HopTimes, totals: ArmTotals) -> tuple[Cost, Spending]:
+    """What the arm took in one run."""
+    cost, spending = spent(hops, totals.windows, place.run.readings(place.arm) if totals.energy_j is not None else ())
+    shared = {name: getattr(totals, name) for name in ("wall_s", "energy_j", "meter", "tdp_w", "server")}
+    return cost.model_copy(update=shared), spending
+
+
+def marked(label: str, identity: ArmIdentity | None) -> str:
+    """The label, with a mark where the arm is not what it claims to be."""
+    verification = identity.verification if identity is not None else None
+    return label + (MARKS.get(verification.status, "") if verification is not None else "")
 
 
 def served_arms(runs: Sequence[RunDirectory]) -> tuple[ServedArm, ...]:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import pytest
 
+from qtrap_agents.analysis.costs import Cost
 from qtrap_agents.analysis.paired import exact_mcnemar
-from qtrap_agents.analysis.summary import ArmAccumulator, Comparison, Cost, accumulate, compare_arms, observe
+from qtrap_agents.analysis.summary import ArmAccumulator, Comparison, accumulate, compare_arms, observe
 from qtrap_agents.errors import ConfigError, SuiteError
 from qtrap_agents.suites import arith, program
 from qtrap_agents.types import Task, Trace
