@@ -167,7 +167,8 @@ class KernelTime(Record):
 class PhaseProfile(Record):
     """Kernel times of one phase on one arm: `prefill` reads the prompts, `decode` makes the new tokens after the first.
 
-    `device` is `cuda` or `cpu`. `kernels` are sorted by time, longest first.
+    `device` is `cuda` or `cpu`. `kernels` are sorted by time, longest first. `wall_s` is what the same phase took without the
+    profiler. Decode is the difference between whole answers and answers of one token to the same prompts.
     """
 
     arm: str
@@ -177,4 +178,10 @@ class PhaseProfile(Record):
     prompt_tokens: int
     new_tokens: int
     repeat: int
+    wall_s: float
     kernels: tuple[KernelTime, ...]
+
+    @property
+    def kernel_s(self) -> float:
+        """Seconds of all kernels together."""
+        return math.fsum(kernel.time_s for kernel in self.kernels)

@@ -62,7 +62,7 @@ class HopTimes:
 
     def of_trace(self, number: int, shares: Floats) -> list[float]:
         """[hop that took time] of one trace: its share."""
-        return shares[np.array(self._owner, dtype=np.int64) == number].tolist()
+        return [float(share) for share in shares[np.array(self._owner, dtype=np.int64) == number]]
 
     @property
     def ttft(self) -> Spread | None:

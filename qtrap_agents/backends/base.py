@@ -1,9 +1,9 @@
 """The one seam between a workflow and whatever serves the model."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from qtrap_agents.measures import ServerStats
+from qtrap_agents.measures import KernelTime, ServerStats
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score
 
 
@@ -41,3 +41,14 @@ class Backend(Protocol):
         Raises:
             ArmDied: the arm is gone.
         """
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A backend that can look at its own kernels. What is asked between start and stop is profiled; nothing may be in flight."""
+
+    async def start_profile(self) -> None:
+        """Begin. Raises ArmDied, CompletionError where the profiler cannot run."""
+
+    async def stop_profile(self) -> tuple[KernelTime, ...]:
+        """End, and tell the time of every kernel since the start, longest first. Errors as in `start_profile`."""

@@ -17,7 +17,7 @@ from qtrap_agents.backends.launch import Launch, engine_arguments, environment, 
 from qtrap_agents.backends.metrics import read_metrics
 from qtrap_agents.backends.process import Child, owned_child
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError
-from qtrap_agents.measures import ServerStats
+from qtrap_agents.measures import KernelTime, ServerStats
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,15 @@ class EngineArm:
         """What the engine in the child has counted since it was started."""
         answer = await self._ask({"stats": True})
         return read_metrics(answer["metrics"])
+
+    async def start_profile(self) -> None:
+        """Time the kernels of the engine's first worker from now on. Errors as in `Profiled`."""
+        await self._ask({"profile": "start"})
+
+    async def stop_profile(self) -> tuple[KernelTime, ...]:
+        """Their times, longest first."""
+        answer = await self._ask({"profile": "stop"})
+        return tuple(KernelTime(name=name, calls=calls, time_s=time_s) for name, calls, time_s in answer["kernels"])
 
     async def _ask(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """The answer line of a request; one that nobody waits for any more is aborted."""

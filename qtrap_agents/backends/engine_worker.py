@@ -1,9 +1,10 @@
 """The child that serves a vLLM arm without HTTP: `python -m qtrap_agents.backends.engine_worker FD`.
 
 JSON lines over the socket FD. First in: `{"arguments": {…}}`. First out: `{"ready": ModelFacts, "start_s": …}`. Then in
-`{"id", "messages", "sampling"}`, `{"id", "messages", "token_ids", "top"}`, `{"id", "stats"}` or `{"abort": id}`, and out, as
-they finish, `{"id", "completion"}`, `{"id", "score"}`, `{"id", "metrics"}` or `{"id", "error"}`; `{"alive": true}` at least
-every second while the engine steps. Requests are read between steps and join the running batch.
+`{"id", "messages", "sampling"}`, `{"id", "messages", "token_ids", "top"}`, `{"id", "stats"}`, `{"id", "profile"}` or
+`{"abort": id}`, and out, as they finish, `{"id", "completion"}`, `{"id", "score"}`, `{"id", "metrics"}`, `{"id", "kernels"}` or
+`{"id", "error"}`; `{"alive": true}` at least every second while the engine steps. Requests are read between steps and join
+the running batch.
 """
 
 import json
@@ -91,6 +92,8 @@ class Worker:
             return []
         if "stats" in line:
             return [{"id": line["id"], "metrics": metrics()}]
+        if "profile" in line:
+            return [self._profile(line)]
         try:
             prompt = prompt_ids(self._tokenizer, line["messages"])
             return self._score(line, prompt) if "token_ids" in line else self._complete(line, prompt)
@@ -100,6 +103,14 @@ class Worker:
     def step(self) -> list[Line]:
         """One step of the engine; lines for what finished."""
         return [{"id": int(output.request_id), **self._answer(output)} for output in self._engine.step() if output.finished]
+
+    def _profile(self, line: Line) -> Line:
+        """Every worker of the engine profiles; the times are those of the first."""
+        try:
+            kernels = self._engine.collective_rpc(f"qtrap_{line['profile']}_profile")[0]
+        except Exception as error:
+            return {"id": line["id"], "error": f"the engine cannot be profiled: {error}"}
+        return {"id": line["id"], "kernels": kernels}
 
     def _complete(self, line: Line, prompt: list[int]) -> list[Line]:
         parameters = sampling_parameters(json.dumps(line["sampling"]))

@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import TYPE_CHECKING, TypedDict
 
+from qtrap_agents.backends.profiler import KernelTimer, Times
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,6 +28,16 @@ class Inspector:
         """Facts about this worker's share of the model."""
         runner = self.model_runner  # type: ignore[attr-defined]
         return read_model(runner.get_model(), str(runner.dtype), str(runner.device))
+
+    def qtrap_start_profile(self) -> None:
+        """Time this worker's kernels from now on."""
+        self.qtrap_timer = KernelTimer(str(self.model_runner.device))  # type: ignore[attr-defined]
+        self.qtrap_timer.__enter__()
+
+    def qtrap_stop_profile(self) -> Times:
+        """The kernel times since the start."""
+        self.qtrap_timer.__exit__(None, None, None)
+        return self.qtrap_timer.times
 
 
 def read_model(model: "torch.nn.Module", dtype: str, device: str) -> ModelFacts:

@@ -48,7 +48,7 @@ def checkpoint_bytes(shape: Shape, kind: Format) -> int:
 
 
 def write_checkpoint(shape: Shape, kind: Format, directory: Path, seed: int = 0) -> Path:
-    """Write config.json, tokenizer and one safetensors file a layer into a new directory; returns it.
+    """Write tokenizer, one safetensors file a layer and, last, config.json into a new directory; returns it.
 
     Raises:
         ConfigError: a layer cannot be packed in groups of 128, or the vocabulary is too small.
@@ -68,15 +68,17 @@ def write_checkpoint(shape: Shape, kind: Format, directory: Path, seed: int = 0)
         save_file(tensors, directory / file, metadata={"format": "pt"})
         index |= dict.fromkeys(tensors, file)
     _write_json(directory / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
-    _write_json(directory / "config.json", model_config(shape, kind))
     write_tokenizer(directory, shape.vocab_size)
+    _write_json(directory / "config.json", model_config(shape, kind))
     return directory
 
 
 def check_shape(shape: Shape, kind: Format) -> None:
     """Raises ConfigError where the vocabulary has no room for our tokenizer, or a matrix no whole groups or words."""
     if shape.vocab_size < TOKENS:
-        raise ConfigError(f"shape: vocab_size {shape.vocab_size} is less than the {TOKENS} tokens of random checkpoints; raise it")
+        raise ConfigError(
+            f"shape: vocab_size {shape.vocab_size} is less than the {TOKENS} tokens of random checkpoints; raise it"
+        )
     if kind != "fp16":
         _check_groups(shape)
 

@@ -9,7 +9,7 @@ import importlib.metadata
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -19,9 +19,10 @@ from qtrap_agents.backends.chat import NOT_FINITE, TEXT_CONTEXT, checksum, decod
 from qtrap_agents.backends.identity import identify
 from qtrap_agents.backends.inspector import ModelFacts, read_model
 from qtrap_agents.backends.launch import resolve_dtype
+from qtrap_agents.backends.profiler import KernelTimer
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmError, CompletionError
-from qtrap_agents.measures import ServerStats
+from qtrap_agents.measures import KernelTime, ServerStats
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score, TokenLogprob
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Generator:
         self._ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
         self._pad = self.tokenizer.pad_token_id or 0
         self._vocabulary = int(self.model.get_input_embeddings().weight.shape[0])
+        self.timer: KernelTimer | None = None
 
     def facts(self) -> ModelFacts:
         """What the loaded model holds."""
@@ -94,7 +96,7 @@ class Generator:
         started = time.perf_counter()
         rows = [self._row(messages, sampling) for messages, sampling in requests]
         good = [row for row in rows if isinstance(row, Row)]
-        with self._torch.inference_mode():
+        with self.timer or nullcontext(), self._torch.inference_mode():
             for logits in self._logits(good):
                 self._extend(good, logits, time.perf_counter() - started)
         return [self._result(row) if isinstance(row, Row) else row for row in rows]
@@ -296,6 +298,7 @@ class TransformersArm:
     def __init__(self, generator: Generator, identity: ArmIdentity, max_num_seqs: int) -> None:
         self.identity = identity
         turn = asyncio.Lock()
+        self._generator = generator
         self._completions = Queue[Ask, Completion](generator.answer, max_num_seqs, turn)
         self._scores = Queue[Reading, Score](generator.score, max_num_seqs, turn)
 
@@ -314,6 +317,15 @@ class TransformersArm:
     async def stats(self) -> ServerStats | None:
         """None: nothing counts here but the caller."""
         return None
+
+    async def start_profile(self) -> None:
+        """Time the kernels of completions from now on."""
+        self._generator.timer = KernelTimer(self._generator.device)
+
+    async def stop_profile(self) -> tuple[KernelTime, ...]:
+        """Their times, longest first."""
+        timer, self._generator.timer = self._generator.timer, None
+        return tuple(KernelTime(name=name, calls=calls, time_s=time_s) for name, calls, time_s in timer.times) if timer else ()
 
     async def collect(self) -> None:
         """Serve batches until cancelled."""

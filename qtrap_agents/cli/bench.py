@@ -1,9 +1,9 @@
-"""`qtrap bench`: what serving costs, arm against arm, for the same token work."""
+"""`qtrap bench` and `qtrap profile`: what serving costs, arm against arm, for the same token work, and where the time goes."""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -52,7 +52,9 @@ def bench(
         "window_s": window, "out": str(out) if out else None,
     }  # fmt: skip
     directory = (
-        BenchDirectory.open(stored) if stored else _measured(config, shape, arm, changes, resume, weights, allow_unverified)
+        BenchDirectory.open(stored)
+        if stored
+        else _measured("bench", config, shape, arm, changes, resume, weights, allow_unverified)
     )
     found = report.bench_report(directory)
     show(as_json, report.bench_json(found), lambda console: bench_view.render_bench(found, console))
@@ -60,7 +62,43 @@ def bench(
         print(f"stored: {directory.path}", file=sys.stderr)
 
 
+def profile(
+    config: BenchFile = None,
+    shape: ShapeName = None,
+    arm: ArmNames = None,
+    concurrency: Concurrency = None,
+    prompt_tokens: PromptTokens = None,
+    new_tokens: NewTokens = None,
+    repeats: Repeats = None,
+    kernels: Annotated[bool, typer.Option("--kernels", help="Also name the longest kernels.")] = False,
+    weights: Weights = None,
+    allow_unverified: AllowUnverified = False,
+    out: Out = None,
+    resume: Annotated[Path | None, typer.Option(help="Profile directory to finish.")] = None,
+    stored: Annotated[Path | None, typer.Option("--show", help="Profile directory to show; nothing is measured.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where the time goes, kernel by kernel, for prefill and decode: products, dequantisation, attention, other."""
+    from qtrap_agents.report import profile as report
+    from qtrap_agents.report import profile_view
+
+    changes = {
+        "concurrency": concurrency, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens, "repeats": repeats,
+        "out": str(out) if out else None,
+    }  # fmt: skip
+    directory = (
+        BenchDirectory.open(stored)
+        if stored
+        else _measured("profile", config, shape, arm, changes, resume, weights, allow_unverified)
+    )
+    found = report.profile_report(directory)
+    show(as_json, report.profile_json(found), lambda console: profile_view.render_profile(found, console, kernels))
+    if not stored:
+        print(f"stored: {directory.path}", file=sys.stderr)
+
+
 def _measured(
+    verb: Literal["bench", "profile"],
     file: Path | None,
     shape: str | None,
     arms: list[str] | None,
@@ -69,18 +107,22 @@ def _measured(
     weights: Path | None,
     allow_unverified: bool,
 ) -> BenchDirectory:
+    """Begin or go on with a bench or a profile."""
     from qtrap_agents.experiments.bench import checkpoints, create_bench, prepare_bench, run_bench
+    from qtrap_agents.experiments.profile import as_profile, run_profile
     from qtrap_agents.report.progress import RunProgress
 
     if resume is not None:
         if file is not None or shape is not None or arms or any(value is not None for value in changes.values()):
-            raise ConfigError("--resume finishes a bench as it was started and takes no other settings; start a new one")
+            raise ConfigError(f"--resume finishes a {verb} as it was started and takes no other settings; start a new one")
         directory = BenchDirectory.open(resume)
     else:
-        directory = create_bench(prepare_bench(bench_config(file, shape, arms, changes)))
-    hint = f"stored so far: {directory.path}; go on with `qtrap bench --resume {directory.path}`"
+        wanted = prepare_bench(bench_config(file, shape, arms, changes))
+        directory = create_bench(as_profile(wanted) if verb == "profile" else wanted)
+    hint = f"stored so far: {directory.path}; go on with `qtrap {verb} --resume {directory.path}`"
+    execute = run_profile if verb == "profile" else run_bench
     with RunProgress(Console(stderr=True)) as progress, checkpoints(directory, weights, progress) as ready:
-        to_the_end(run_bench(directory, ready, progress, allow_unverified), hint)
+        to_the_end(execute(directory, ready, progress, allow_unverified), hint)
     return directory
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from qtrap_agents.backends.base import Backend
+from qtrap_agents.backends.checkpoint import read_config
 from qtrap_agents.backends.factory import open_arm, resolve_backend
 from qtrap_agents.backends.launch import gpu_visible, vllm_build
-from qtrap_agents.backends.random_weights import FORMATS, Format, write_checkpoint
+from qtrap_agents.backends.random_weights import FORMATS, Format, check_shape, model_config, write_checkpoint
 from qtrap_agents.bench_store import BenchDirectory
 from qtrap_agents.config import ArmConfig, BenchConfig, EngineConfig
 from qtrap_agents.energy import open_meter
@@ -104,10 +105,10 @@ def prepare_bench(config: BenchConfig) -> BenchConfig:
 def _check_random(config: BenchConfig, arm: ArmConfig) -> None:
     if config.shape is None:
         raise ConfigError(f"arm '{arm.name}': checkpoint '{arm.checkpoint}' needs a shape; add 'shape: qwen2.5-7b' or --shape")
-    load_shape(config.shape)
     kind = (arm.checkpoint or "").removeprefix(RANDOM)
     if kind not in FORMATS:
         raise ConfigError(f"arm '{arm.name}': {unknown('random checkpoint', kind, FORMATS)}")
+    check_shape(load_shape(config.shape), kind)
     resolve_backend(arm)
 
 
@@ -124,7 +125,7 @@ def checkpoints(directory: BenchDirectory, weights: Path | None, progress: Progr
         weights: folder for random checkpoints that are kept, and used where they are there already.
 
     Raises:
-        ConfigError: the shape cannot be packed. ArmError: the disk is full.
+        ConfigError: the shape cannot be packed, or the folder holds another checkpoint of that name. ArmError: the disk is full.
     """
     folder = weights or directory.path / "weights"
     try:
@@ -140,7 +141,7 @@ def _with_weights(config: BenchConfig, arm: ArmConfig, folder: Path, progress: P
         return arm
     kind = cast(Format, (arm.checkpoint or "").removeprefix(RANDOM))
     path = folder / f"{Path(config.shape or '').name}-{kind}"
-    if not (path / "config.json").is_file():
+    if not _is_kept(config.shape or "", kind, path):
         progress.note(f"{arm.name}: writing random weights of {config.shape} in the {kind} layout")
         shutil.rmtree(path, ignore_errors=True)
         try:
@@ -148,6 +149,15 @@ def _with_weights(config: BenchConfig, arm: ArmConfig, folder: Path, progress: P
         except OSError as error:
             raise ArmError(f"{path}: random weights cannot be written: {error.strerror or error}; see --weights") from error
     return arm.model_copy(update={"checkpoint": str(path)})
+
+
+def _is_kept(shape: str, kind: Format, path: Path) -> bool:
+    """Whether the checkpoint lies there. Raises ConfigError where another one does: all shapes of a config.json share a name."""
+    if not (path / "config.json").is_file():
+        return False
+    if read_config(path) != model_config(load_shape(shape), kind):
+        raise ConfigError(f"{path}: holds another checkpoint than random weights of {shape}; give another folder with --weights")
+    return True
 
 
 async def run_bench(directory: BenchDirectory, config: BenchConfig, progress: Progress, allow_unverified: bool = False) -> None:
@@ -171,7 +181,7 @@ async def run_bench(directory: BenchDirectory, config: BenchConfig, progress: Pr
     with Journal(directory.windows_path) as lines, Recorder(meter) as recorder:
         for group in _groups(config, todo):
             arms = [arm for arm in config.arms if arm.name in {turn.arm for turn in group}]
-            async with _serving(directory, config, arms, recorder, progress, allow_unverified) as served:
+            async with serving(directory, config, arms, recorder, progress, allow_unverified) as served:
                 for arm in arms:
                     own = [turn for turn in turns if turn.arm == arm.name]
                     progress.ready(arm.name, 0.0, len(own), sum(_key(turn) in done for turn in own))
@@ -182,6 +192,7 @@ async def run_bench(directory: BenchDirectory, config: BenchConfig, progress: Pr
                         warm.add((turn.arm, turn.place))
                     window = await _measure(config, turn, served[turn.arm], sizes[turn.place])
                     lines.append(window)
+                    done[_key(turn)] = window
                     progress.advance(turn.arm, failed=window.errors > 0)
 
 
@@ -213,7 +224,7 @@ def _groups(config: BenchConfig, todo: Sequence[Turn]) -> list[list[Turn]]:
 
 
 @asynccontextmanager
-async def _serving(
+async def serving(
     directory: BenchDirectory,
     config: BenchConfig,
     arms: Sequence[ArmConfig],
@@ -221,7 +232,7 @@ async def _serving(
     progress: Progress,
     allow_unverified: bool,
 ) -> AsyncIterator[dict[str, Served]]:
-    """The arms, all ready; a few of them are started side by side."""
+    """The arms, all ready; a few of them are started side by side. Errors as of `open_arm`."""
     engine = _engine(config)
     room = asyncio.Semaphore(max(1, (os.cpu_count() or 1) // CORES_PER_START))
     async with AsyncExitStack() as stack:
@@ -262,18 +273,16 @@ async def _warm_up(config: BenchConfig, turn: Turn, served: Mapping[str, Served]
             continue
         for _ in range(2):
             begun = time.perf_counter()
-            await _answers(config, turn, served[arm], turn.place.concurrency, seed=-1)
+            await _answers(config, turn, served[arm], turn.place.concurrency, of="warm-up")
         if turn.place not in sizes:
             rounds = max(1, round(config.window_s / (time.perf_counter() - begun)))
             sizes[turn.place] = rounds * turn.place.concurrency
 
 
-async def _answers(
-    config: BenchConfig, turn: Turn, served: Served, requests: int, seed: int
-) -> list[Completion | CompletionError]:
-    """The answers; raises ArmError where there is not a single one."""
+async def _answers(config: BenchConfig, turn: Turn, served: Served, requests: int, of: str) -> list[Completion | CompletionError]:
+    """The answers to prompts `of` one place and repeat; raises ArmError where there is not a single one."""
     prompts = served.prompts[turn.place.prompt_tokens]
-    answers = await fire(served.backend, prompts, config.new_tokens, requests, turn.place.concurrency, seed)
+    answers = await fire(served.backend, prompts, config.new_tokens, requests, turn.place.concurrency, f"{of} {turn.place}")
     if not any(isinstance(answer, Completion) for answer in answers):
         raise ArmError(f"arm '{turn.arm}': no request was answered at concurrency {turn.place.concurrency}: {answers[0]}")
     return answers
@@ -283,7 +292,7 @@ async def _measure(config: BenchConfig, turn: Turn, served: Served, requests: in
     """One window of work."""
     before = await served.backend.stats()
     begun_at, begun = time.time(), time.perf_counter()
-    answers = await _answers(config, turn, served, requests, seed=turn.repeat)
+    answers = await _answers(config, turn, served, requests, of=f"repeat {turn.repeat}")
     wall_s = time.perf_counter() - begun
     after = await served.backend.stats()
     good = [answer for answer in answers if isinstance(answer, Completion)]

