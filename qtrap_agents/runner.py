@@ -20,7 +20,7 @@ from qtrap_agents.backends.base import Backend
 from qtrap_agents.backends.factory import open_arm, resolve_backend, resolve_checkpoint
 from qtrap_agents.backends.launch import gpu_visible, vllm_build
 from qtrap_agents.backends.scripted import load_script
-from qtrap_agents.concurrency import in_flight
+from qtrap_agents.concurrency import in_flight, rarely_collected
 from qtrap_agents.config import ArmConfig, RunConfig
 from qtrap_agents.energy import open_meter
 from qtrap_agents.environment import describe_environment
@@ -108,6 +108,7 @@ async def execute(run: RunDirectory, plan: Plan, progress: Progress) -> None:
     """
     tasks = list(run.tasks().values())
     stop_on_sigterm()
+    rarely_collected()
     for note in dict.fromkeys(note for arm in plan.config.arms if (note := resolve_backend(arm)[1])):
         progress.note(note)
     for arm, order in legs(plan.config, tasks, turns=_turns(plan.config)):

@@ -112,4 +112,6 @@ def _read(file: Path) -> Shape:
         raise ConfigError(f"{file}: not the config.json of a decoder: {problem}; give a Qwen2, Llama or Mistral one") from error
     if shape.model_type not in MODEL_TYPES:
         raise ConfigError(f"{file}: model_type '{shape.model_type}' has no random checkpoint; known: {', '.join(MODEL_TYPES)}")
+    if data.get("head_dim") not in {None, shape.head_dim}:
+        raise ConfigError(f"{file}: head_dim {data['head_dim']} is not hidden_size / num_attention_heads; give another model")
     return shape

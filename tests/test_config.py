@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qtrap_agents.config import ArmConfig, RunConfig, SamplingConfig, load_yaml
+from qtrap_agents.config import ArmConfig, BenchConfig, RunConfig, SamplingConfig, load_yaml
 from qtrap_agents.errors import ConfigError
 
 GOOD = """\
@@ -76,6 +76,14 @@ def test_a_dumped_configuration_is_read_back_the_same(tmp_path: Path) -> None:
         ("depths:", "baseline: fp61\ndepths:", "10: field 'baseline': unknown arm 'fp61': did you mean 'fp16'?"),
         (", checkpoint: else/where", "", "9: field 'arms.1': an arm needs 'checkpoint' (or 'base_url' of a running server)"),
         (", checkpoint: else/where", ", backend: scripted", "9: field 'arms.1': a scripted arm needs 'script: module:function'"),
+        (
+            "name: awq",
+            "name: awq, bitsandbytes: nf4",
+            "9: field 'arms.1': 'bitsandbytes' quantises at load in the transformers arm: add 'backend: transformers'",
+        ),
+        ("name: awq", "name: awq, bitsandbytes: int4", "9: field 'arms.1.bitsandbytes': input should be 'nf4' or 'int8', not"),
+        ("depths:", "order: twice\ndepths:", "10: field 'order': input should be 'auto', 'once' or 'abba', not 'twice'"),
+        ("depths:", "energy: nvml\ndepths:", "10: field 'energy': input should be 'auto' or 'none', not 'nvml'"),
         ("name: awq", "name: ../awq", "9: field 'arms.1.name': string should match pattern"),
         ("depths: [8, 2, 8]", "depths: [8, 2", "11: not valid YAML: expected ',' or ']'"),
         ("name: demo", "name: [demo", "2: not valid YAML: "),
@@ -140,3 +148,73 @@ def test_the_baseline_is_served_again_where_there_is_an_arm_to_compare(tmp_path:
 def test_no_arm_can_take_the_name_of_the_second_serving(tmp_path: Path) -> None:
     message = complaint(tmp_path, GOOD.replace("name: awq", "name: fp16+again"))
     assert message.startswith("9: field 'arms.1.name': string should match pattern")
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_bitsandbytes_is_for_the_transformers_arm(kind: str) -> None:
+    arm = {"name": "nf4", "checkpoint": "some/where", "bitsandbytes": kind}
+    assert ArmConfig.model_validate(arm | {"backend": "transformers"}).bitsandbytes == kind
+    for backend in ("auto", "vllm"):
+        with pytest.raises(ValueError, match="add 'backend: transformers'"):
+            ArmConfig.model_validate(arm | {"backend": backend})
+
+
+@pytest.mark.parametrize("order", ["auto", "once", "abba"])
+def test_the_order_of_arms_can_be_chosen(tmp_path: Path, order: str) -> None:
+    assert load(tmp_path, GOOD.replace("depths:", f"order: {order}\ndepths:")).order == order
+    config = load(tmp_path, GOOD)
+    assert (config.order, config.energy, config.allow_unverified) == ("auto", "auto", False)
+
+
+BENCH = """\
+name: batches
+shape: qwen2.5-7b
+arms:
+  - {name: fp16, checkpoint: "random:fp16"}
+  - {name: awq, checkpoint: "random:awq"}
+concurrency: [64, 1, 64]
+repeats: 3
+"""
+
+
+def load_bench(folder: Path, text: str) -> BenchConfig:
+    """A bench from a file."""
+    file = folder / "bench.yaml"
+    file.write_text(text, encoding="utf-8")
+    return load_yaml(file, BenchConfig)
+
+
+def test_a_bench_is_filled_in(tmp_path: Path) -> None:
+    config = load_bench(tmp_path, BENCH)
+    assert (config.concurrency, config.prompt_tokens, config.resident) == ((1, 64), (256,), "all")
+    assert (config.baseline_arm, config.baseline) == ("fp16", None)
+    assert (config.engine.enforce_eager, config.engine.check_logits) == (False, False), "as one serves, not as one examines"
+    assert BenchConfig.model_validate(config.model_dump(mode="json")) == config
+    assert load_bench(tmp_path, BENCH + "baseline: awq\n").baseline_arm == "awq"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("repeats: 3", "repeat: 3", "7: unknown field 'repeat': did you mean 'repeats'?"),
+        ("repeats: 3", "repeats: 0", "7: field 'repeats': input should be greater than or equal to 1"),
+        ("repeats: 3", "new_tokens: 1", "7: field 'new_tokens': input should be greater than or equal to 2"),
+        ("repeats: 3", "window_s: 0", "7: field 'window_s': input should be greater than 0"),
+        ("repeats: 3", "resident: two", "7: field 'resident': input should be 'all' or 'one', not 'two'"),
+        ("repeats: 3", "prompt_tokens: []", "7: field 'prompt_tokens': tuple should have at least 1 item"),
+        ("repeats: 3", "prompt_tokens: [16, 0]", "7: field 'prompt_tokens': must be 1 or more"),
+        ("[64, 1, 64]", "[0]", "6: field 'concurrency': must be 1 or more"),
+        ("[64, 1, 64]", "[]", "6: field 'concurrency': tuple should have at least 1 item"),
+        ("[64, 1, 64]", "64", "6: field 'concurrency': input should be a valid tuple, not 64"),
+        ("name: awq", "name: fp16", "3: field 'arms': arm names must differ: fp16, fp16"),
+        ("repeats: 3", "baseline: pf16", "7: field 'baseline': unknown arm 'pf16': did you mean 'fp16'?"),
+        ("name: batches", "name: a/b", "1: field 'name': string should match pattern"),
+        ("repeats: 3", "suites: [arith]", "7: unknown field 'suites'"),
+    ],
+)
+def test_every_mistake_in_a_bench_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in BENCH
+    with pytest.raises(ConfigError) as caught:
+        load_bench(tmp_path, BENCH.replace(old, new))
+    assert str(caught.value).removeprefix(f"{tmp_path / 'bench.yaml'}:").startswith(message)
+    assert "\n" not in str(caught.value)

@@ -4,15 +4,25 @@ import asyncio
 import json
 import os
 import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import scripts
 from scripts import Listener, by_task, go, go_on
 
+from qtrap_agents import runner
+from qtrap_agents.backends.scripted import ScriptedArm
+from qtrap_agents.config import RunConfig
+from qtrap_agents.energy import Meter, NoMeter
 from qtrap_agents.errors import ArmDied, ArmError, ConfigError, QtrapError, StoreError, SuiteError
-from qtrap_agents.runner import batches, execute, prepare, start
-from qtrap_agents.types import Trace
+from qtrap_agents.measures import Reading, ServerStats
+from qtrap_agents.runner import batches, execute, legs, prepare, start
+from qtrap_agents.store import AttemptEvent, RunDirectory
+from qtrap_agents.types import Completion, Message, Sampling, Task, Trace
 
 GSM8K = {
     "Tom buys 3 boxes of 12 eggs and breaks 6. How many are left?": (
@@ -292,3 +302,217 @@ def test_no_task_at_all_is_one_sentence(tmp_path: Path) -> None:
         go(scripts.config("solve", suites=[str(tmp_path / "empty")]), tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def tasks_of(count: int = 5) -> list[Task]:
+    """The tasks of the small run."""
+    suites = prepare(scripts.config("solve", tasks_per_depth=count)).suites.values()
+    return [task for suite in suites for task in suite.tasks((2, 4), (0,), count)]
+
+
+def test_arms_take_turns_there_and_back_and_the_second_serving_comes_last() -> None:
+    config, tasks = scripts.config("solve", "noisy", "wordy", noise_floor=True), tasks_of()
+    stops = list(legs(config, tasks, turns=True))
+    assert [arm.name for arm, _ in stops] == ["solve", "noisy", "wordy", "noisy", "solve", "solve+again"]
+    assert [len(order.tasks) for _, order in stops] == [10, 10, 20, 20, 20, 20]
+    assert stops[0][1] == stops[1][1]
+    assert list(stops[-1][1].tasks) != tasks
+    assert {order.concurrency for _, order in stops[:-1]} == {8}
+
+
+def test_without_turns_every_arm_is_served_once() -> None:
+    config, tasks = scripts.config("solve", "noisy", noise_floor=True), tasks_of()
+    assert [(arm.name, len(order.tasks)) for arm, order in legs(config, tasks, turns=False)] == [
+        ("solve", 20), ("noisy", 20), ("solve+again", 20)
+    ]  # fmt: skip
+    assert [arm.name for arm, _ in legs(scripts.config("solve"), tasks, turns=True)] == ["solve"]
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_the_two_halves_are_alike(count: int) -> None:
+    tasks = tasks_of(count)
+    first = Counter((task.suite, task.depth) for task in runner.every_other(tasks))
+    for place, total in Counter((task.suite, task.depth) for task in tasks).items():
+        assert abs(2 * first[place] - total) <= 1
+
+
+def carry_out(chosen: object, out: Path) -> tuple[RunDirectory, Listener]:
+    """A whole run, and in which order arms were started."""
+    plan = prepare(RunConfig.model_validate(chosen))
+    run, listener = start(plan, out), Listener()
+    asyncio.run(execute(run, plan, listener))
+    return run, listener
+
+
+def test_a_run_in_turns_does_every_task_once_for_every_arm(tmp_path: Path) -> None:
+    run, listener = carry_out(scripts.settings(["first", "second", "solve"], noise_floor=True, order="abba"), tmp_path)
+    assert listener.started == ["first", "second", "solve", "second", "first", "first+again"]
+    for arm in ("first", "second", "solve", "first+again"):
+        assert len(by_task(run, arm)) == 20
+    hops = 2 * 5 * (2 + 4)
+    assert (len(scripts.first.asked), len(scripts.second.asked)) == (2 * hops, hops)
+    attempts = {arm: Counter(trace.attempt for trace in run.traces(arm)) for arm in ("first", "second", "solve")}
+    assert attempts == {"first": {1: 10, 2: 10}, "second": {1: 10, 2: 10}, "solve": {1: 20}}
+    assert go_on(run).started == []
+
+
+@pytest.mark.parametrize(
+    ("lives", "rest"),
+    [(10, ["mortal", "first", "solve", "first", "mortal"]), (38, ["mortal"])],
+    ids=["on the way there", "on the way back"],
+)
+def test_a_run_in_turns_that_was_stopped_repeats_nothing(tmp_path: Path, lives: int, rest: list[str]) -> None:
+    plan = prepare(scripts.config("mortal", "first", "solve", order="abba"))
+    run = start(plan, tmp_path)
+    scripts.mortal.lives = lives
+    with pytest.raises(ArmDied):
+        asyncio.run(execute(run, plan, Listener()))
+    stored = {arm: list(run.traces(arm)) for arm in run.arms()}
+    assert 0 < len(stored["mortal"]) < 20
+    asked = len(scripts.first.asked)
+
+    scripts.mortal.lives = None
+    listener = go_on(run)
+    assert listener.started == rest
+    assert listener.advanced["mortal"] == 20 - len(stored["mortal"])
+    for arm in ("mortal", "first", "solve"):
+        by_task(run, arm)
+    assert {arm: list(run.traces(arm))[: len(traces)] for arm, traces in stored.items()} == stored
+    assert (asked, len(scripts.first.asked)) == (60 if rest == ["mortal"] else 0, 60)
+
+
+IDLE_W, PER_REQUEST_J = 50.0, 20.0
+work = scripts.Recorder()
+
+
+async def worked(messages: Sequence[Message], sampling: Sampling) -> str:
+    """Takes 10 ms and is remembered."""
+    await asyncio.sleep(0.01)
+    return await work(messages, sampling)
+
+
+class BusyMeter:
+    """A device that draws 50 W and 20 J more for every request."""
+
+    name, reason, tdp_w = "busy", None, 700.0
+
+    def read(self) -> Reading:
+        now = time.time()
+        return Reading(at=now, energy_j=IDLE_W * (now - 1.7e9) + PER_REQUEST_J * len(work.asked), temperature_c=41.0)
+
+
+@pytest.fixture
+def metered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run is measured by a `BusyMeter`, with short pauses."""
+    measure_by(monkeypatch, BusyMeter())
+    monkeypatch.setattr(runner, "COOL_DOWN_S", 0.15)
+    monkeypatch.setattr(runner, "IDLE_S", 0.15)
+    work.clear()
+
+
+def measure_by(monkeypatch: pytest.MonkeyPatch, meter: Meter) -> None:
+    """Every run is measured by this meter, or by none where the configuration says so."""
+    monkeypatch.setattr(runner, "open_meter", lambda choice, on_gpu: meter if choice == "auto" else NoMeter())
+
+
+WORKED = {"name": "worked", "backend": "scripted", "script": f"{__name__}:worked"}
+
+
+def events(run: RunDirectory, arm: str, kind: str) -> list[AttemptEvent]:
+    """Those of one kind."""
+    return [event for event in run.attempts(arm) if event.event == kind]
+
+
+@pytest.mark.usefixtures("metered")
+def test_idle_power_and_the_energy_of_every_window_are_stored(tmp_path: Path) -> None:
+    run, listener = carry_out(scripts.settings([WORKED, "solve"]), tmp_path)
+    assert listener.started == ["worked", "solve", "worked"], "arms take turns where energy is measured"
+    ready, ended = events(run, "worked", "ready"), events(run, "worked", "end")
+    assert [event.idle_w for event in ready] == [pytest.approx(IDLE_W, rel=0.02)] * 2
+    for event in ended:
+        assert (event.meter, event.tdp_w, event.server) == ("busy", 700.0, None)
+        assert event.energy_j is not None
+        assert event.wall_s is not None
+        assert event.energy_j > 3 * IDLE_W * event.wall_s
+    assert sum(event.energy_j or 0 for event in ended) < 60 * PER_REQUEST_J + IDLE_W * sum(event.wall_s or 0 for event in ended)
+    for event in events(run, "solve", "end"):
+        assert event.energy_j == pytest.approx(IDLE_W * (event.wall_s or 0), rel=0.05)
+
+
+@pytest.mark.usefixtures("metered")
+def test_readings_and_totals_of_a_measured_run(tmp_path: Path) -> None:
+    run = go(scripts.config(WORKED, "solve"), tmp_path)
+    readings = list(run.readings("worked"))
+    assert len(readings) >= 2
+    assert [reading.at for reading in readings] == sorted(reading.at for reading in readings)
+    assert {reading.temperature_c for reading in readings} == {41.0}
+    totals = run.totals("worked")
+    assert (totals.attempts, totals.meter, totals.tdp_w) == (2, "busy", 700.0)
+    assert totals.energy_j == pytest.approx(sum(event.energy_j or 0 for event in events(run, "worked", "end")))
+    assert [window.idle_w for window in totals.windows] == [event.idle_w for event in events(run, "worked", "ready")]
+
+
+@pytest.mark.usefixtures("metered")
+def test_the_warm_up_is_in_no_trace_and_fills_every_place(tmp_path: Path) -> None:
+    run = go(scripts.config(WORKED, concurrency=6), tmp_path)
+    hops = sum(len(trace.hops) for trace in run.traces("worked"))
+    assert len(work.asked) == hops + runner.WARM_UP_ROUNDS * 6
+    assert {sampling.max_tokens for _, sampling in work.asked[:12]} == {runner.WARM_UP_TOKENS}
+    assert work.in_flight == 0
+
+
+@pytest.mark.usefixtures("metered")
+@pytest.mark.parametrize(
+    ("changes", "started", "measured"),
+    [
+        ({"order": "once"}, ["solve", "noisy"], True),
+        ({"order": "abba"}, ["solve", "noisy", "solve"], True),
+        ({"energy": "none"}, ["solve", "noisy"], False),
+        ({"energy": "none", "order": "abba"}, ["solve", "noisy", "solve"], False),
+    ],
+)
+def test_the_order_can_be_chosen(tmp_path: Path, changes: dict[str, str], started: list[str], measured: bool) -> None:
+    run, listener = carry_out(scripts.settings(["solve", "noisy"], **changes), tmp_path)
+    assert listener.started == started
+    assert all((event.energy_j is not None) == measured for event in events(run, "solve", "end"))
+    assert all((event.idle_w is not None) == measured for event in events(run, "solve", "ready"))
+    assert bool(list(run.readings("solve"))) == measured
+    assert (run.totals("solve").energy_j is not None) == measured
+
+
+class CountingArm(ScriptedArm):
+    """An engine that counted other requests before, and counts ours."""
+
+    requests = 100
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        self.requests += 1
+        return await super().complete(messages, sampling)
+
+    async def stats(self) -> ServerStats:
+        return ServerStats(requests=self.requests, prompt_tokens=0, output_tokens=3 * self.requests)
+
+
+@pytest.mark.usefixtures("metered")
+def test_what_the_engine_counted_is_that_of_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def open_counting(*_: object) -> AsyncIterator[CountingArm]:
+        yield CountingArm("counting", scripts.solve)
+
+    monkeypatch.setattr(runner, "open_arm", open_counting)
+    run = go(scripts.config("solve", "noisy", order="abba"), tmp_path)
+    counted = [event.server for event in events(run, "solve", "end")]
+    assert counted == [ServerStats(requests=n, prompt_tokens=0, output_tokens=3 * n) for n in (28, 32)]
+    assert run.totals("solve").server == ServerStats(requests=60, prompt_tokens=0, output_tokens=180)
+
+
+@pytest.mark.usefixtures("metered")
+def test_a_window_that_failed_is_measured_but_its_engine_is_not_asked(tmp_path: Path) -> None:
+    plan = prepare(scripts.config("mortal"))
+    run = start(plan, tmp_path)
+    scripts.mortal.lives = 40
+    with pytest.raises(ArmDied):
+        asyncio.run(execute(run, plan, Listener()))
+    (ended,) = events(run, "mortal", "end")
+    assert (ended.reason, ended.server) == ("failed", None)
+    assert ended.energy_j == pytest.approx(IDLE_W * (ended.wall_s or 0), rel=0.05)

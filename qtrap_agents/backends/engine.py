@@ -49,8 +49,7 @@ class EngineArm:
         """Answer one chat request; any number may be in flight. Errors as in `Backend.complete`."""
         started = time.perf_counter()
         answer = await self._ask({"messages": _chat(messages), "sampling": sampling.model_dump()})
-        completion = Completion.model_validate(answer["completion"])
-        return completion.model_copy(update={"latency_s": time.perf_counter() - started})
+        return Completion.model_validate(answer["completion"] | {"latency_s": time.perf_counter() - started})
 
     async def score(self, messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
         """The given text token by token; any number may be in flight. Errors as in `Backend.score`."""

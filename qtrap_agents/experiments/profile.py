@@ -86,7 +86,7 @@ def _turns(config: BenchConfig) -> list[tuple[Place, int]]:
 async def _profiles(subject: _Subject, repeat: int) -> list[PhaseProfile]:
     """Prefill and decode of one place."""
     if repeat == 0:
-        await _fire(subject, subject.config.new_tokens, seed=-1)
+        await _fire(subject, subject.config.new_tokens, seed="warm-up")
     prefill, whole = await _work(subject, 1, repeat), await _work(subject, subject.config.new_tokens, repeat)
     decode = Work(max(0.0, whole.wall_s - prefill.wall_s), tuple(difference(whole.kernels, prefill.kernels)))
     device = "cuda" if (subject.served.backend.identity.device or "").startswith("cuda") else "cpu"
@@ -111,17 +111,17 @@ async def _work(subject: _Subject, new_tokens: int, repeat: int) -> Work:
     if not isinstance(backend, Profiled):
         raise ArmError(f"arm '{subject.arm}': this backend shows no kernels; use vLLM with 'transport: engine', or transformers")
     begun = time.perf_counter()
-    await _fire(subject, new_tokens, seed=2 * repeat)
+    await _fire(subject, new_tokens, seed=f"{repeat}")
     wall_s = time.perf_counter() - begun
     try:
         await backend.start_profile()
-        await _fire(subject, new_tokens, seed=2 * repeat + 1)
+        await _fire(subject, new_tokens, seed=f"{repeat} profiled")
         return Work(wall_s, await backend.stop_profile())
     except CompletionError as error:
         raise ArmError(f"arm '{subject.arm}': {error}") from error
 
 
-async def _fire(subject: _Subject, new_tokens: int, seed: int) -> None:
+async def _fire(subject: _Subject, new_tokens: int, seed: str) -> None:
     """As many requests as are in flight, all at once; raises ArmError where one fails."""
     prompts, requests = subject.served.prompts[subject.place.prompt_tokens], subject.place.concurrency
     for answer in await fire(subject.served.backend, prompts, new_tokens, requests, requests, seed):

@@ -61,7 +61,7 @@ async def _length(backend: Backend, words: int) -> int:
 
 
 async def fire(
-    backend: Backend, prompts: Prompts, new_tokens: int, requests: int, concurrency: int, seed: int
+    backend: Backend, prompts: Prompts, new_tokens: int, requests: int, concurrency: int, seed: int | str
 ) -> list[Completion | CompletionError]:
     """Ask `requests` different prompts, `concurrency` of them in flight; every answer has `new_tokens` tokens.
 

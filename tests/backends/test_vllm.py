@@ -135,6 +135,37 @@ def test_endless_output_is_cut_at_max_tokens(arms: Arms, checkpoints: dict[str, 
     assert (completion.finish_reason, completion.completion_tokens) == ("length", 64)
 
 
+def test_an_answer_goes_on_to_its_length_whatever_the_model_says(arms: Arms, checkpoints: dict[str, Path]) -> None:
+    arm = arms.open(arm_of(checkpoints, "sym", "engine"))
+    almost_even = Sampling(max_tokens=100, temperature=2.0)
+    ended = [item for item in arms.run(answers(arm, 40, almost_even)) if item.finish_reason == "stop"]
+    assert ended, "of 40 answers that are drawn from 384 tokens some meet the end token"
+    assert all(item.completion_tokens < 100 for item in ended)
+    endless = arms.run(answers(arm, 40, almost_even.model_copy(update={"ignore_eos": True})))
+    assert {(item.completion_tokens, item.finish_reason) for item in endless} == {(100, "length")}
+
+
+@pytest.mark.parametrize("kind", ["engine", "server"])
+def test_the_engine_counts_requests_and_tokens(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
+    arm = arms.open(arm_of(checkpoints, "sym", kind))
+    before = arms.run(arm.stats())
+    completions = arms.run(answers(arm, 20, Sampling(max_tokens=9, ignore_eos=True)))
+    assert {item.completion_tokens for item in completions} == {9}
+    after = arms.run(arm.stats())
+    assert before is not None
+    assert after is not None
+    counted = after.since(before)
+    assert (counted.requests, counted.output_tokens) == (20, 180)
+    assert counted.prompt_tokens == sum(item.prompt_tokens for item in completions)
+    assert (counted.first_tokens, counted.gaps) == (20, 160)
+    assert counted.ttft_s is not None
+    assert counted.inter_token_s is not None
+    assert counted.queue_s is not None
+    slowest = max(item.latency_s for item in completions)
+    assert 0 <= counted.queue_s <= counted.ttft_s < slowest
+    assert 0 < counted.inter_token_s < slowest
+
+
 def test_stop_string_ends_the_text_as_in_transformers(arms: Arms, checkpoints: dict[str, Path]) -> None:
     engine, reference = arms.open(arm_of(checkpoints, "fp16", "engine")), by_transformers(arms, checkpoints, "fp16")
     free = arms.run(engine.complete(question(3), Sampling(max_tokens=12)))
