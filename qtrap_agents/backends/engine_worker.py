@@ -23,8 +23,12 @@ from typing import Any, NoReturn
 from qtrap_agents.backends.chat import NOT_FINITE, all_finite, checksum, prompt_ids, text_pieces
 from qtrap_agents.backends.guard import kill_own_group
 from qtrap_agents.backends.inspector import combine
+from qtrap_agents.concurrency import rarely_collected
 
 HEARTBEAT_S = 1.0
+BURST = 8
+"""Where the engine computes in this process, a burst of requests is spread over so many steps: what is in flight is not held up,
+and chains that would all be answered in the same step drift apart, so that their client works while the engine does."""
 
 Line = dict[str, Any]
 Entry = tuple[list[int], list[float]]
@@ -40,12 +44,14 @@ class Channel:
         self.sent_at = time.monotonic()
         threading.Thread(target=self._read, daemon=True).start()
 
-    def receive(self, wait: bool) -> Iterator[Line]:
-        """Everything that has arrived; with `wait`, at least one line."""
+    def receive(self, wait: bool, limit: int) -> Iterator[Line]:
+        """What has arrived, at most `limit` lines; with `wait`, at least one."""
         if wait:
             yield self._inbox.get()
-        while not self._inbox.empty():
+            limit -= 1
+        while limit > 0 and not self._inbox.empty():
             yield self._inbox.get()
+            limit -= 1
 
     def send(self, lines: list[Line]) -> None:
         """Write the lines in one go."""
@@ -63,7 +69,8 @@ class Channel:
 class Worker:
     """vLLM's engine, stepped by hand, with the defaults of its server (how many tokens share a step, above all).
 
-    On a CPU its core computes in this process; on a GPU in one of its own, so that the GPU never waits for us.
+    On a CPU its core computes in this process; on a GPU in one of its own, so that the GPU never waits for us. `at_once` is how
+    many lines are to be taken between two steps.
     """
 
     def __init__(self, arguments: Line) -> None:
@@ -73,6 +80,8 @@ class Worker:
 
         self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=UsageContext.OPENAI_API_SERVER)
         self._tokenizer = self._engine.get_tokenizer()
+        elsewhere = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "1"
+        self.at_once = sys.maxsize if elsewhere else max(1, arguments["max_num_seqs"] // BURST)
         self._given: dict[str, int] = {}
 
     def facts(self) -> Line:
@@ -141,12 +150,16 @@ class Worker:
 
 @lru_cache(maxsize=64)
 def sampling_parameters(sampling: str) -> Any:
-    """vLLM's SamplingParams for one of our `Sampling` records as JSON. Greedy requests need no generator of their own."""
+    """vLLM's SamplingParams for one of our `Sampling` records as JSON. Greedy requests need no generator of their own.
+
+    Requests with equal records share it: vLLM adds nothing to it that depends on the request, and a deep copy for each takes as
+    long as reading its prompt.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     wanted = json.loads(sampling)
-    return SamplingParams(
+    parameters = SamplingParams(
         temperature=wanted["temperature"],
         top_p=wanted["top_p"],
         max_tokens=wanted["max_tokens"],
@@ -156,6 +169,8 @@ def sampling_parameters(sampling: str) -> Any:
         logprobs=wanted["logprobs"],
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
+    parameters.skip_clone = True
+    return parameters
 
 
 @lru_cache(maxsize=64)
@@ -234,7 +249,8 @@ def token_logprobs(token_ids: list[int], logprobs: Any) -> list[Line] | None:
 def serve(channel: Channel, worker: Worker) -> NoReturn:
     """Answer until the parent closes the socket."""
     while True:
-        answers = [out for line in channel.receive(wait=not worker.busy) for out in worker.take(line)]
+        lines = channel.receive(not worker.busy, worker.at_once)
+        answers = [out for line in lines for out in worker.take(line)]
         if worker.busy:
             answers += worker.step()
         if answers:
@@ -248,7 +264,8 @@ def main() -> NoReturn:
     started = time.monotonic()
     try:
         channel = Channel(int(sys.argv[1]))
-        worker = Worker(next(channel.receive(wait=True))["arguments"])
+        worker = Worker(next(channel.receive(wait=True, limit=1))["arguments"])
+        rarely_collected()
         channel.send([{"ready": worker.facts(), "start_s": time.monotonic() - started}])
         serve(channel, worker)
     except BaseException:

@@ -39,7 +39,9 @@ RANDOM = "random:"
 SPARE_TOKENS = 16
 """Tokens of context beyond prompt and answer."""
 
-IDLE_S = 3.0
+LEAST_MEMORY = 0.02
+"""Share of a GPU's memory that must be free where an engine with a cache of fixed size starts beside others."""
+
 CORES_PER_START = 4
 """Cores that the start of an engine keeps busy: it bounds how many are started side by side."""
 
@@ -258,7 +260,7 @@ def _own_cache(config: BenchConfig, arm: ArmConfig) -> ArmConfig:
     """On a GPU that several arms share, each gets a cache of fixed size instead of all memory that is left."""
     if config.resident == "one" or not _on_gpu() or arm.backend == "transformers":
         return arm
-    cache = {"kv_cache_memory_bytes": int(config.engine.kv_cache_gib * 2**30)}
+    cache = {"kv_cache_memory_bytes": int(config.engine.kv_cache_gib * 2**30), "gpu_memory_utilization": LEAST_MEMORY}
     return arm.model_copy(update={"engine_args": cache | arm.engine_args})
 
 
@@ -267,15 +269,18 @@ def _on_gpu() -> bool:
 
 
 async def _warm_up(config: BenchConfig, turn: Turn, served: Mapping[str, Served], sizes: dict[Place, int]) -> None:
-    """Two rounds nobody counts; on the baseline the second one tells how many requests make a window."""
+    """Two rounds nobody counts, one where it lasts as long as a window; the baseline's last one tells how many make a window."""
     for arm in dict.fromkeys((config.baseline_arm, turn.arm) if turn.place not in sizes else (turn.arm,)):
         if arm not in served:
             continue
         for _ in range(2):
             begun = time.perf_counter()
             await _answers(config, turn, served[arm], turn.place.concurrency, of="warm-up")
+            round_s = time.perf_counter() - begun
+            if round_s > config.window_s:
+                break
         if turn.place not in sizes:
-            rounds = max(1, round(config.window_s / (time.perf_counter() - begun)))
+            rounds = max(1, round(config.window_s / round_s))
             sizes[turn.place] = rounds * turn.place.concurrency
 
 

@@ -1,10 +1,10 @@
-"""`qtrap profile`: the same token work on every arm, one arm after the other, under the torch profiler.
+"""`qtrap profile`: the same token work on every arm, under the torch profiler. Only one arm works at a time.
 
 Each phase is done twice: without the profiler for its wall time, and with it for its kernels.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,33 +49,43 @@ async def run_profile(directory: BenchDirectory, config: BenchConfig, progress: 
     stop_on_sigterm()
     done = {(profile.arm, profile.prompt_tokens, profile.concurrency, profile.repeat) for profile in directory.profiles()}
     with Journal(directory.profiles_path) as lines, Recorder(NoMeter()) as recorder:
-        for arm in config.arms:
-            todo = [turn for turn in _turns(config) if (arm.name, *turn[0], turn[1]) not in done]
-            if not todo:
-                continue
-            async with serving(directory, config, [arm], recorder, progress, allow_unverified) as served:
-                progress.ready(arm.name, 0.0, len(_turns(config)), len(_turns(config)) - len(todo))
-                for place, repeat in todo:
-                    for profile in await _profiles(_Subject(config, arm.name, served[arm.name], place), repeat):
-                        lines.append(profile)
-                    progress.advance(arm.name, failed=False)
+        for arms in _together(config, [arm for arm in config.arms if _todo(config, arm.name, done)]):
+            async with serving(directory, config, arms, recorder, progress, allow_unverified) as served:
+                for arm in arms:
+                    todo = _todo(config, arm.name, done)
+                    progress.ready(arm.name, 0.0, len(_turns(config)), len(_turns(config)) - len(todo))
+                    for place, repeat in todo:
+                        for profile in await _profiles(_Subject(config, arm.name, served[arm.name], place), repeat):
+                            lines.append(profile)
+                        progress.advance(arm.name, failed=False)
 
 
 def as_profile(config: BenchConfig) -> BenchConfig:
-    """The configuration of a profile with the arms of a bench, one served at a time.
+    """The configuration of a profile with the arms of a bench.
 
     Raises:
         ArmError: the kernels of an arm are out of reach.
     """
     for arm in config.arms:
         _check_profiled(arm)
-    name = config.name.replace("bench", "profile") if "bench" in config.name else f"profile-{config.name}"
-    return config.model_copy(update={"name": name, "resident": "one", "energy": "none"})
+    name = config.name.replace("bench", "profile") if "profile" not in config.name else config.name
+    return config.model_copy(update={"name": name, "energy": "none"})
 
 
 def _check_profiled(arm: ArmConfig) -> None:
     if arm.base_url or arm.transport == "server" or arm.backend == "scripted":
         raise ArmError(f"arm '{arm.name}': kernels can be seen in an engine of our own only; use 'transport: engine'")
+
+
+def _together(config: BenchConfig, arms: Sequence[ArmConfig]) -> list[list[ArmConfig]]:
+    """Arms that are served at once: all of them, or each for itself."""
+    if config.resident == "one":
+        return [[arm] for arm in arms]
+    return [list(arms)] if arms else []
+
+
+def _todo(config: BenchConfig, arm: str, done: Container[tuple[str, int, int, int]]) -> list[tuple[Place, int]]:
+    return [(place, repeat) for place, repeat in _turns(config) if (arm, *place, repeat) not in done]
 
 
 def _turns(config: BenchConfig) -> list[tuple[Place, int]]:
