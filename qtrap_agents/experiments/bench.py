@@ -45,6 +45,9 @@ LEAST_MEMORY = 0.02
 CORES_PER_START = 4
 """Cores that the start of an engine keeps busy: it bounds how many are started side by side."""
 
+WARM_UP_ROUNDS, STEADY = 8, 0.9
+"""Most rounds of warm-up after the first, and the share of a round's time that the next one takes at least once all is warm."""
+
 
 class Place(NamedTuple):
     """What arms are compared at."""
@@ -269,19 +272,28 @@ def _on_gpu() -> bool:
 
 
 async def _warm_up(config: BenchConfig, turn: Turn, served: Mapping[str, Served], sizes: dict[Place, int]) -> None:
-    """Two rounds nobody counts, one where it lasts as long as a window; the baseline's last one tells how many make a window."""
+    """Rounds nobody counts, until one is hardly faster than the one before; the baseline's last one tells how many make a window.
+
+    A device that has just loaded its weights, and the host beside it, can take several times as long as they do later.
+    """
     for arm in dict.fromkeys((config.baseline_arm, turn.arm) if turn.place not in sizes else (turn.arm,)):
         if arm not in served:
             continue
-        for _ in range(2):
-            begun = time.perf_counter()
-            await _answers(config, turn, served[arm], turn.place.concurrency, of="warm-up")
-            round_s = time.perf_counter() - begun
-            if round_s > config.window_s:
+        before_s = round_s = await _round_s(config, turn, served[arm])
+        for _ in range(WARM_UP_ROUNDS):
+            before_s, round_s = round_s, await _round_s(config, turn, served[arm])
+            if round_s > STEADY * before_s:
                 break
         if turn.place not in sizes:
-            rounds = max(1, round(config.window_s / round_s))
+            rounds = max(1, round(config.window_s / min(before_s, round_s)))
             sizes[turn.place] = rounds * turn.place.concurrency
+
+
+async def _round_s(config: BenchConfig, turn: Turn, served: Served) -> float:
+    """Seconds of one round: as many requests as are in flight."""
+    begun = time.perf_counter()
+    await _answers(config, turn, served, turn.place.concurrency, of="warm-up")
+    return time.perf_counter() - begun
 
 
 async def _answers(config: BenchConfig, turn: Turn, served: Served, requests: int, of: str) -> list[Completion | CompletionError]:

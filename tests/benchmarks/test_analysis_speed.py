@@ -7,6 +7,8 @@ import sys
 import analysis_speed
 import pytest
 
+from qtrap_agents.analysis.attribution import HopTimes
+from qtrap_agents.analysis.costs import Spending, spent
 from qtrap_agents.analysis.summary import accumulate, compare_arms
 from qtrap_agents.report.comparison import compare_runs
 from qtrap_agents.store import RunDirectory
@@ -41,8 +43,17 @@ def test_reading_in_full_with_all_tasks_in_memory_gives_the_same(
     report, tasks = compare_runs([run]), run.tasks()
     plain = {arm: accumulate(run.traces(arm), tasks) for arm in run.arms()}
     costs = {summary.arm: summary.cost for summary in report.comparison.arms}
-    assert compare_arms(plain, "fp16", costs) == report.comparison
+    spending = {arm: spent_on(run, arm) for arm in run.arms()}
+    assert compare_arms(plain, "fp16", costs, spending=spending) == report.comparison
     assert [facts.totals for facts in report.facts] == [run.totals(arm) for arm in run.arms()]
+
+
+def spent_on(run: RunDirectory, arm: str) -> Spending:
+    """Seconds of every task, with all traces in memory."""
+    hops = HopTimes()
+    for trace in list(run.traces(arm)):
+        hops.note(trace)
+    return spent(hops, run.totals(arm).windows, ())[1]
 
 
 def test_the_command_line_measures_in_a_fresh_process() -> None:

@@ -34,7 +34,9 @@ THREE = ("fp16", "awq", "gptq")
 
 
 @pytest.fixture(autouse=True)
-def _fresh_workers() -> Iterator[None]:
+def _fresh_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Workers that remember nothing, and two rounds of warm-up however long each of them takes."""
+    monkeypatch.setattr(bench, "STEADY", 0.0)
     yield
     for worker in WORKERS.values():
         worker.clear()
@@ -136,6 +138,23 @@ def test_warm_up_is_not_counted(tmp_path: Path) -> None:
     for arm in ("fp16", "awq"):
         counted = sum(window.requests for window in windows if window.arm == arm)
         assert len(WORKERS[arm].measured) == counted + 2 * (1 + 4)
+
+
+@pytest.mark.parametrize(("rounds_s", "taken"), [((8, 4, 2, 1, 0.95, 0.5), 5), ((1, 2, 1), 2), ((9, 8, 7.5, 1), 3)])
+def test_an_arm_is_warmed_up_until_a_round_is_hardly_faster(
+    rounds_s: tuple[float, ...], taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the size of the window follows from the rounds at the end, not from the slow ones at the beginning."""
+    left = iter(rounds_s)
+
+    async def round_s(config: BenchConfig, turn: bench.Turn, served: bench.Served) -> float:
+        return next(left)
+
+    monkeypatch.undo()
+    monkeypatch.setattr(bench, "_round_s", round_s)
+    windows, _, _ = whole(tmp_path, "fp16", concurrency=[1], window_s=10.0, repeats=1)
+    assert len(rounds_s) - len(list(left)) == taken
+    assert windows[0].requests == round(10.0 / min(rounds_s[taken - 2 : taken]))
 
 
 def test_latencies_are_those_of_the_answers(tmp_path: Path) -> None:
