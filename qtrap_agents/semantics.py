@@ -51,6 +51,11 @@ def same_value(left: Value | None, right: Value | None) -> bool:
     return False
 
 
+def is_right(stated: Value | None, gold: GoldPremise) -> bool:
+    """Whether a stated value is the gold one, or another that the task accepts."""
+    return any(same_value(stated, value) for value in (gold.value, *gold.accept))
+
+
 def _close(left: float, right: float) -> bool:
     return math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-9)
 

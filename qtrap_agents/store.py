@@ -34,7 +34,7 @@ from pydantic import Field, ValidationError
 from qtrap_agents.config import RunConfig, load_yaml
 from qtrap_agents.errors import StoreError
 from qtrap_agents.measures import READINGS, EnergyWindow, Reading, ServerStats, together
-from qtrap_agents.types import ArmIdentity, Completion, Hop, Message, Premise, Record, Task, TokenLogprob, Trace
+from qtrap_agents.types import ArmIdentity, Completion, Decision, Hop, Message, Premise, Record, Task, TokenLogprob, Trace
 
 CONFIG, ENVIRONMENT, TASKS = "run.yaml", "environment.json", "tasks.jsonl"
 
@@ -108,10 +108,17 @@ class _HopOutline(Hop, extra="ignore"):
     replaced: tuple[Premise, ...] = _not_read(())
 
 
+class _DecisionOutline(Decision, extra="ignore"):
+    node: str = _not_read("")
+    parents: tuple[str, ...] = _not_read(())
+    premises: tuple[_PremiseOutline, ...] = ()
+
+
 class _Outline(Trace):
     """A trace of which only what is counted was read."""
 
     hops: tuple[_HopOutline, ...] = ()
+    decisions: tuple[_DecisionOutline, ...] = ()
 
 
 class LastSeen:

@@ -4,6 +4,7 @@ Facts are stored, everything that can be derived is a property. Units stand in t
 `_w` watts. Terms follow the glossary in the README.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -26,12 +27,14 @@ class GoldPremise(Record):
     `rule` is an expression over the ids in `depends_on` (see `qtrap_agents.semantics`): executed on the gold parent
     values it gives `value`; executed on wrong parent values it tells whether a wrong premise was inherited.
     `instruction` is what the hop is told; `{id}` slots are filled with the stated values of its parents. `kind` is the
-    sort of step within its suite, such as `plus` or `swap`; empty where the suite does not tell.
+    sort of step within its suite, such as `plus` or `swap`; empty where the suite does not tell. `accept` are other values
+    that are as right, such as the aliases of a name.
     """
 
     id: str
     text: str
     value: Value
+    accept: tuple[Value, ...] = ()
     depends_on: tuple[str, ...] = ()
     rule: str | None = None
     instruction: str = ""
@@ -39,12 +42,18 @@ class GoldPremise(Record):
 
 
 class Task(Record):
-    """One question with an exact answer and its gold premises in topological order; the last one is the answer."""
+    """One question with an exact answer and its gold premises in topological order; the last one is the answer.
+
+    `accept` are other right answers. `tools` are the local tools that its agent may call: the name of each and what it holds
+    (see `qtrap_agents.tools`).
+    """
 
     id: str
     suite: str
     question: str
     answer: Value
+    accept: tuple[Value, ...] = ()
+    tools: dict[str, dict[str, Value]] = {}
     premises: tuple[GoldPremise, ...] = ()
     depth: int
     seed: int = 0
@@ -62,6 +71,7 @@ class Sampling(Record):
     """How tokens are drawn; the same for all arms of a comparison. Greedy by default.
 
     With `ignore_eos` an answer goes on to `max_tokens` whatever the model says: the same token work for every arm.
+    `json_schema` is the JSON text of a schema that the answer is held to while it is generated.
     """
 
     temperature: float = 0.0
@@ -71,6 +81,7 @@ class Sampling(Record):
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     ignore_eos: bool = False
+    json_schema: str | None = None
 
 
 class Message(Record):
@@ -146,6 +157,33 @@ class Hop(Record):
     replaced: tuple[Premise, ...] = ()
 
 
+class Decision(Record):
+    """What a node made of earlier hops without a model call: a majority, a merge, a verdict.
+
+    `parents` are the ids of the hops that it decided on and `after` how many hops stood before it: its premises are stated
+    after those and before later ones.
+    """
+
+    id: str
+    node: str
+    parents: tuple[str, ...] = ()
+    premises: tuple[Premise, ...] = ()
+    after: int = 0
+
+
+def in_order(hops: Sequence[Hop], decisions: Sequence[Decision]) -> Iterator[Hop | Decision]:
+    """Hops and decisions in the order in which they were stated."""
+    waiting = sorted(decisions, key=lambda decision: decision.after)
+    if not waiting:
+        yield from hops
+        return
+    for number, hop in enumerate(hops):
+        while waiting and waiting[0].after <= number:
+            yield waiting.pop(0)
+        yield hop
+    yield from waiting
+
+
 class Measurement(Record):
     """Cost of one trace. `energy_j` is None where nothing measured it.
 
@@ -173,6 +211,7 @@ class Trace(Record):
     arm: str
     attempt: int = 1
     hops: tuple[Hop, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     answer: Value | None = None
     score: float | None = None
     error: str | None = None

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 import networkx as nx
 
 from qtrap_agents.errors import SuiteError
-from qtrap_agents.semantics import consequence, same_value
-from qtrap_agents.types import GoldPremise, Premise, Record, Task, Trace, Value
+from qtrap_agents.semantics import consequence, is_right, same_value
+from qtrap_agents.types import GoldPremise, Premise, Record, Task, Trace, Value, in_order
 
 Status = Literal["match", "wrong", "missing", "unsupported"]
 Origin = Literal["own", "inherited", "compounded"]
@@ -59,7 +59,7 @@ class Verdict(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """A premise and the id of the hop that stated it."""
+    """A premise and the id of the hop, or of the decision, that stated it."""
 
     premise: Premise
     hop_id: str
@@ -68,10 +68,10 @@ class Statement(NamedTuple):
 def last_statements(trace: Trace) -> dict[str, Statement]:
     """Premise id -> its last statement, in the order of these statements."""
     last: dict[str, Statement] = {}
-    for hop in trace.hops:
-        for premise in hop.premises:
+    for said in in_order(trace.hops, trace.decisions):
+        for premise in said.premises:
             last.pop(premise.id, None)
-            last[premise.id] = Statement(premise, hop.id)
+            last[premise.id] = Statement(premise, said.id)
     return last
 
 
@@ -127,7 +127,7 @@ def premise_graph(trace: Trace, task: Task) -> "nx.DiGraph[str]":
 def _verdict(gold: GoldPremise, stated: Value | None, parents: Sequence[Verdict]) -> Verdict:
     if stated is None:
         return Verdict(gold, stated, "missing", _origin(gold, stated, parents))
-    if same_value(stated, gold.value):
+    if is_right(stated, gold):
         return Verdict(gold, stated, "match", None)
     return Verdict(gold, stated, "wrong", _origin(gold, stated, parents))
 

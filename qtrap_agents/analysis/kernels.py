@@ -21,7 +21,7 @@ TOP = 8
 """Kernels that a summary names."""
 
 _FUSED = re.compile(
-    r"marlin|machete|kgemm_4bit_inference|gemv_4bit|gemm_half_q_half|awq_gemm|gemm_forward_4bit|gptq_gemm|wna16", re.I
+    r"marlin|machete|kgemm_4bit_inference|gem[mv]_4bit|gemm_half_q_half|awq_gemm|gemm_forward_4bit|gptq_gemm|wna16", re.I
 )
 _CASTS = re.compile(
     r"dequant|reconstruct_|quantize_?blockwise|vectorquant|int8_?(vector_?)?quant|doublerowcolquant|awq_repack", re.I

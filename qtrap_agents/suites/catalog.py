@@ -27,6 +27,13 @@ Generator = Callable[[str, int, int, int, dict[str, Value]], Task]
 FILE = "suite.yaml"
 
 
+class Example(Record):
+    """A worked example, shown before every question: what is asked, and what a good answer looks like."""
+
+    prompt: str
+    answer: str
+
+
 class SuiteSpec(Record):
     """What `suite.yaml` says.
 
@@ -34,7 +41,10 @@ class SuiteSpec(Record):
     may give or change `path` and the values in `params`. `parser` tells how a completion is read (see
     `qtrap_agents.premises`), `words` how many words a row has, or the parameter that says so. `system` is the system
     message, with `{modulus}` where the value of that parameter goes; `show_question` puts the question and the premises
-    known so far before each instruction. A hop may write `max_tokens` tokens, one completion with all premises
+    known so far before each instruction. `examples` stand before it as turns of the chat. With `output: json` a hop answers
+    with an object `{"value": …}`, held to its schema while it is generated. `extractor` tells how premises are found in one
+    answer with several of them: `steps` (lines `s3 = 41`), `prose` (see `qtrap_agents.extraction`) or `module:function`.
+    A hop may write `max_tokens` tokens, one completion with all premises
     `cot_tokens_per_premise` for each.
 
     The tasks of a file have the depths they have: `depths: natural` takes them all, `depths: wanted` only those that
@@ -48,10 +58,13 @@ class SuiteSpec(Record):
     generator: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     path: str | None = None
     params: dict[str, Value] = Field(default_factory=dict)
-    parser: Literal["int", "number", "word", "words", "text"] = "number"
+    parser: Literal["int", "number", "word", "words", "text", "phrase", "boolean"] = "number"
     words: int | str | None = None
     system: str = ""
     show_question: bool = False
+    examples: tuple[Example, ...] = ()
+    output: Literal["text", "json"] = "text"
+    extractor: str = "steps"
     max_tokens: int = Field(default=16, ge=1)
     cot_tokens_per_premise: int = Field(default=16, ge=1)
     depths: Literal["natural", "wanted"] = "natural"

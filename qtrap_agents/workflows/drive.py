@@ -6,7 +6,7 @@ from typing import NamedTuple
 from langgraph.errors import GraphRecursionError
 
 from qtrap_agents.errors import ArmDied, CompletionError, ConfigError
-from qtrap_agents.types import Hop, Task, Value
+from qtrap_agents.types import Decision, Hop, Task, Value
 from qtrap_agents.workflows.catalog import GraphFor
 from qtrap_agents.workflows.hop import Context, State
 
@@ -20,6 +20,7 @@ class Course(NamedTuple):
     hops: tuple[Hop, ...]
     answer: Value | None
     error: str | None
+    decisions: tuple[Decision, ...] = ()
 
 
 async def drive(graph_for: GraphFor, task: Task, context: Context) -> Course:
@@ -30,6 +31,7 @@ async def drive(graph_for: GraphFor, task: Task, context: Context) -> Course:
         ConfigError: the user's graph does not keep to the form of a workflow.
     """
     hops: list[Hop] = []
+    decisions: list[Decision] = []
     answer: Value | None = None
     error: str | None = None
     try:
@@ -37,6 +39,7 @@ async def drive(graph_for: GraphFor, task: Task, context: Context) -> Course:
             if not isinstance(update, dict) or not all(isinstance(hop, Hop) for hop in update.get("hops", [])):
                 raise ConfigError(f"node '{name}' of the workflow returned no state update; end it with `return await hop(…)`")
             hops.extend(update.get("hops", []))
+            decisions.extend(update.get("decisions", []))
             answer = update.get("answer", answer)
     except (ArmDied, ConfigError):
         raise
@@ -46,12 +49,12 @@ async def drive(graph_for: GraphFor, task: Task, context: Context) -> Course:
         error = str(failure)
     except Exception as failure:  # the user's own node: belongs on the trace, the other tasks go on
         error = f"{type(failure).__name__}: {failure}"
-    return Course(tuple(hops), answer, error)
+    return Course(tuple(hops), answer, error, tuple(decisions))
 
 
 async def _updates(graph_for: GraphFor, task: Task, context: Context) -> AsyncIterator[tuple[str, object]]:
     """State updates as nodes finish, so that a later failure loses none of them."""
-    state: State = {"task": task, "hops": []}
+    state: State = {"task": task, "hops": [], "decisions": []}
     stream = graph_for(task).astream(
         state, context=context, stream_mode="updates", config={"recursion_limit": _recursion_limit(task)}
     )

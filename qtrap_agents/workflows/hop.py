@@ -21,7 +21,7 @@ from qtrap_agents.backends.base import Backend
 from qtrap_agents.config import SamplingConfig
 from qtrap_agents.premises import parse_value
 from qtrap_agents.suites.catalog import Suite
-from qtrap_agents.types import Completion, GoldPremise, Hop, Message, Premise, Sampling, Task, Value
+from qtrap_agents.types import Completion, Decision, GoldPremise, Hop, Message, Premise, Sampling, Task, Value, in_order
 
 LONGEST_UNREADABLE = 200
 """Characters of a completion without a value that are handed on to the next hops."""
@@ -32,10 +32,11 @@ def _latest(_: Value | None, new: Value | None) -> Value | None:
 
 
 class State(TypedDict, total=False):
-    """State of a workflow: the task, the hops so far (appended), and the answer (the latest statement wins)."""
+    """State of a workflow: the task, hops and decisions so far (appended), and the answer (the latest statement wins)."""
 
     task: Task
     hops: Annotated[list[Hop], operator.add]
+    decisions: Annotated[list[Decision], operator.add]
     answer: Annotated[Value | None, _latest]
 
 
@@ -91,7 +92,7 @@ async def hop(
     Raises:
         CompletionError: the request failed. ArmDied: the arm is gone.
     """
-    task, stated = state["task"], statements(state["hops"])
+    task, stated = state["task"], statements(state)
     gold = next((gold for gold in task.premises if gold.id == premise), None)
     depends_on = gold.depends_on if gold else tuple(stated)
     suite = runtime.context.suite
@@ -145,9 +146,10 @@ def record(
     return {"hops": [done], "answer": done.premises[-1].value if done.premises else None}
 
 
-def statements(hops: Sequence[Hop]) -> dict[str, Premise]:
-    """The latest statement of every premise."""
-    return {premise.id: premise for hop in hops for premise in hop.premises}
+def statements(state: State) -> dict[str, Premise]:
+    """The latest statement of every premise, by a hop or a decision."""
+    said = in_order(state["hops"], state.get("decisions", []))
+    return {premise.id: premise for statement in said for premise in statement.premises}
 
 
 def instruction(task: Task, gold: GoldPremise | None, stated: Mapping[str, Premise], show_question: bool) -> str:

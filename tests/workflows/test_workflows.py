@@ -76,7 +76,7 @@ def work(
 
 
 def values(hops: Sequence[Hop]) -> dict[str, Value | None]:
-    return {name: premise.value for name, premise in statements(hops).items()}
+    return {name: premise.value for name, premise in statements({"hops": list(hops)}).items()}
 
 
 def test_a_hop_sees_its_instruction_and_its_parents_and_nothing_else() -> None:
@@ -180,7 +180,7 @@ def test_cot_asks_once_and_reads_every_premise() -> None:
     assert script.sampling[0].max_tokens == 30
     (hop,) = state["hops"]
     assert values([hop]) == {"s1": 3, "s2": 6, "s3": 5}
-    assert statements([hop])["s3"].depends_on == ("s2",)
+    assert statements({"hops": [hop]})["s3"].depends_on == ("s2",)
     assert state["answer"] == 5
 
 
