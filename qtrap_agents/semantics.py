@@ -7,6 +7,7 @@ parents. They are evaluated by `simpleeval` (no attribute access, no imports, bo
 
 import ast
 import math
+import re
 import threading
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -18,6 +19,10 @@ from qtrap_agents.types import GoldPremise, Task, Value
 from qtrap_agents.world import related
 
 _LARGEST = 1e300
+_LARGEST_POWER_BITS = 10_000
+_LONGEST_EXPRESSION = 200
+_ARITHMETIC = re.compile(r"(?:[\s0-9.,+\-*/%()]|(?<=[0-9.])e(?=[-+0-9])|abs|max|min|round|floor|ceil)+")
+_TYPED = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "^": "**", "$": ""})
 
 
 class RuleError(ValueError):
@@ -78,6 +83,47 @@ def flip(row: str) -> str:
     return " ".join(reversed(row.split()))
 
 
+def text(*parts: Value) -> str:
+    """The parts written one after the other, numbers as they are shown: `text("table(", s1, ",price)")`."""
+    return "".join(str(part) for part in parts)
+
+
+def argument(call: str) -> str:
+    """What stands in the parentheses of a tool call. Raises ValueError where the text is none."""
+    match = re.fullmatch(r"[\w.:]+\((.*)\)", call)
+    if match is None:
+        raise ValueError(f"'{call[:40]}' is no tool call")
+    return match[1]
+
+
+def calculate(expression: str) -> Value:
+    """The number that an arithmetic expression gives, as a person would type it.
+
+    Numbers, `+ - * / // % **`, parentheses, and abs, max, min, round, floor, ceil; `×`, `÷`, `^`, a final `=` and commas in
+    `1,200` are understood. At most 200 characters, powers of at most 10,000 bits.
+
+    Raises:
+        RuleError: it is no such expression, or has no value.
+    """
+    if len(expression) > _LONGEST_EXPRESSION:
+        raise RuleError(f"the expression is longer than {_LONGEST_EXPRESSION} characters")
+    typed = expression.translate(_TYPED).casefold().strip().removesuffix("=").strip()
+    if not re.search(r"[a-z]{3}", typed):
+        typed = re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", typed)
+    if not _ARITHMETIC.fullmatch(typed):
+        raise RuleError(f"'{expression}' is not arithmetic")
+    value = execute(typed, {})
+    if isinstance(value, str):
+        raise RuleError(f"'{expression}' gives no number")
+    return value
+
+
+def _power(base: float, exponent: float) -> Any:
+    if isinstance(base, int) and isinstance(exponent, int) and exponent * base.bit_length() > _LARGEST_POWER_BITS:
+        raise RuleError(f"{base} ** {exponent} is too large")
+    return base**exponent
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "max": max,
@@ -89,6 +135,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "rotate": rotate,
     "flip": flip,
     "related": related,
+    "text": text,
+    "argument": argument,
+    "calculate": calculate,
 }
 
 
@@ -98,10 +147,14 @@ class _Evaluator(threading.local):
     def __init__(self) -> None:
         self._rules = simpleeval.EvalWithCompoundTypes(functions=dict(FUNCTIONS))
         self._rules.nodes.pop(ast.Attribute)
+        self._rules.operators[ast.Pow] = _power
 
     def value(self, rule: str, names: Mapping[str, Value]) -> object:
-        self._rules.names = dict(names)
-        value: object = self._rules.eval(rule, previously_parsed=_parse(rule))
+        outer, self._rules.names = self._rules.names, dict(names)
+        try:
+            value: object = self._rules.eval(rule, previously_parsed=_parse(rule))
+        finally:
+            self._rules.names = outer
         return value
 
 
