@@ -6,6 +6,8 @@
     ├── ArmError                an arm cannot be served: checkpoint, port, start-up, identity
     │   └── ArmDied             the process that serves the arm ended or stopped answering in mid-run
     ├── CompletionError         one request failed; recorded on its trace, the run goes on
+    │   └── TransientError      it may succeed when asked again
+    ├── ToolError               a tool call of an agent failed: unknown tool or key, or the tool raised or hung
     └── StoreError              a run directory cannot be read, written or resumed
 
 Anything else that escapes is a bug and keeps its traceback.
@@ -37,6 +39,14 @@ class ArmDied(ArmError):
 
 class CompletionError(QtrapError):
     """One request failed; belongs on the trace, never counted as a wrong answer."""
+
+
+class TransientError(CompletionError):
+    """One request failed for a reason that may be gone when it is asked again: a timeout, a busy server, a broken line."""
+
+
+class ToolError(QtrapError):
+    """A tool call of an agent has no value; belongs on the trace or goes back to the model, never ends a run."""
 
 
 class StoreError(QtrapError):

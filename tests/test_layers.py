@@ -16,7 +16,7 @@ PACKAGE = Path(qtrap_agents.__file__).parent
 
 LAYERS = (
     {"paths", "plugins", "errors", "types", "evidence", "kernels", "measures", "shapes", "world", "concurrency"},
-    {"config", "premises", "semantics", "scoring", "energy", "recorder", "environment"},
+    {"config", "premises", "semantics", "tools", "scoring", "energy", "recorder", "environment"},
     {"backends", "store", "bench_store", "suites"},
     {"workflows"},
     {"runner", "simulation", "analysis", "reference"},
