@@ -23,7 +23,7 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -54,6 +54,7 @@ _NAME = r"[A-Za-z_][\w.]{0,63}(?::[A-Za-z_]\w{0,63})?"
 _LEAD = r"[\s>*_`#-]*(?:(?:action|call|tool|tool call|function)[ \t]*[*_`]*[:=][ \t]*)?[*_`]*"
 _PARENTHESES = re.compile(rf"{_LEAD}({_NAME})\((.*)\)[*_`.;]*\s*$", re.IGNORECASE)
 _COLON = re.compile(rf"{_LEAD}({_NAME})[*_`]*[ \t]*:[ \t]+(\S.*)$", re.IGNORECASE)
+_LINE = re.compile(r"[^\s].*")
 _OBJECT = re.compile(r"\{.*\}")
 _LEADS = {"action", "call", "tool", "function"}
 _KEYWORD = re.compile(r"^[A-Za-z_]\w*\s*=\s*(?=\S)")
@@ -78,7 +79,18 @@ def parse_call(text: str, names: Collection[str] = ()) -> Call | None:
         names: tools that there are. With them, a line `word: …` is a call only where `word` is one of them; the other two
             forms are calls of whatever they name.
     """
-    return next(_calls(text, _known(names)), None)
+    found = find_call(text, names)
+    return found[0] if found else None
+
+
+def find_call(text: str, names: Collection[str] = ()) -> tuple[Call, int, int] | None:
+    """The call that `parse_call` reads, with start and end of its line in the text."""
+    known = _known(names)
+    for line in _LINE.finditer(text):
+        found = _call_in(line[0][:_LONGEST_LINE].strip(), known)
+        if found is not None:
+            return found, *line.span()
+    return None
 
 
 def call(tools: Tools, name: str, argument: str) -> Value:
@@ -266,13 +278,6 @@ def _result(name: str, value: object) -> Value:
     if isinstance(result, str) and len(result) > LONGEST_RESULT:
         raise ToolError(f"{_short(name)}: the tool gave {len(result):,} characters; at most {LONGEST_RESULT:,} are passed on")
     return result
-
-
-def _calls(text: str, known: set[str]) -> Iterator[Call]:
-    for line in text.splitlines():
-        found = _call_in(line[:_LONGEST_LINE].strip(), known)
-        if found is not None:
-            yield found
 
 
 def _call_in(line: str, known: set[str]) -> Call | None:
