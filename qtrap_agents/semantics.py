@@ -124,13 +124,41 @@ def _power(base: float, exponent: float) -> Any:
     return base**exponent
 
 
+def factorial(number: int) -> int:
+    """The factorial of a whole number up to 170. Raises ValueError, TypeError."""
+    return math.perm(_countable(number, 170))
+
+
+def comb(number: int, chosen: int) -> int:
+    """How many ways there are to choose so many of up to 1,000, in any order. Raises ValueError, TypeError."""
+    return math.comb(_countable(number, 1000), chosen)
+
+
+def perm(number: int, chosen: int) -> int:
+    """How many ways there are to choose so many of up to 1,000, one after the other. Raises ValueError, TypeError."""
+    return math.perm(_countable(number, 1000), chosen)
+
+
+def _countable(number: int, largest: int) -> int:
+    if number > largest:
+        raise ValueError(f"{number} is more than {largest}")
+    return number
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
+    "len": len,
     "max": max,
     "min": min,
     "round": round,
     "floor": math.floor,
     "ceil": math.ceil,
+    "log": math.log,
+    "gcd": math.gcd,
+    "lcm": math.lcm,
+    "factorial": factorial,
+    "comb": comb,
+    "perm": perm,
     "swap": swap,
     "rotate": rotate,
     "flip": flip,

@@ -40,6 +40,8 @@ OWNERS = {
     "statsmodels": {"analysis"},
     "scipy": {"analysis"},
     "simpleeval": {"semantics"},
+    "datasets": {"suites", "quantise"},
+    "pyarrow": {"suites"},
     "yaml": {"config", "store", "reference"},
     "torch": {"backends", "reference", "doctor"},
     "transformers": {"backends", "reference", "doctor"},

@@ -19,13 +19,14 @@ from qtrap_agents.types import Record, Value
 
 
 class SuiteRow(Record):
-    """A suite by name."""
+    """A suite by name; `gold` says which intermediate values its tasks have."""
 
     name: str
     title: str
     kind: str
     skill: str
     parser: str
+    gold: str
     params: dict[str, Value]
 
 
@@ -109,8 +110,8 @@ def render_suites(rows: Sequence[SuiteRow], console: Console) -> None:
     """Print the suites."""
     _render(
         console,
-        ("name", "kind", "skill", "answers", "parameters"),
-        [(row.name, row.kind, row.skill, row.parser, _params(row.params)) for row in rows],
+        ("name", "kind", "skill", "answers", "gold", "parameters"),
+        [(row.name, row.kind, row.skill, row.parser, row.gold, _params(row.params)) for row in rows],
         "no suites: neither ./tasks nor the package holds one",
     )
 
@@ -156,7 +157,13 @@ def _render(console: Console, headings: Sequence[str], rows: Sequence[Sequence[s
 def _suite_row(suite: Suite) -> SuiteRow:
     spec = suite.spec
     return SuiteRow(
-        name=suite.name, title=spec.title, kind=spec.kind, skill=spec.skill, parser=suite.parser, params=dict(spec.params)
+        name=suite.name,
+        title=spec.title,
+        kind=spec.kind,
+        skill=spec.skill,
+        parser=suite.parser,
+        gold=suite.gold,
+        params=dict(spec.params),
     )
 
 

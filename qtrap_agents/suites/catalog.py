@@ -1,30 +1,52 @@
 """Find, load and draw from task suites.
 
 A suite is a directory with a `suite.yaml` (`SuiteSpec`). It is looked for by name in `./tasks` and among the shipped
-suites, or taken from a path. Three kinds give the same `Task` records: `procedural` (a generator function, any depth),
-`jsonl` (the user's own tasks) and `gsm8k` (a local GSM8K file).
+suites, or taken from a path. All kinds give the same `Task` records: `procedural` (a generator function, any depth),
+`jsonl` (the user's own tasks), and one for each public dataset (`KINDS`), from a local file or a hub.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from qtrap_agents.config import SuiteChoice, load_yaml
 from qtrap_agents.errors import SuiteError, unknown
 from qtrap_agents.paths import shipped
 from qtrap_agents.plugins import import_function
 from qtrap_agents.semantics import check_task
-from qtrap_agents.suites.gsm8k import Rejected, parse_gsm8k
-from qtrap_agents.suites.jsonl import read_jsonl
+from qtrap_agents.suites import gsm8k, hotpotqa, jsonl, mathqa, musique, prontoqa, proofwriter, strategyqa
+from qtrap_agents.suites.rows import Form, Kind, Reading, Rejected, read
+from qtrap_agents.suites.sources import Source, rows_of
 from qtrap_agents.types import Record, Task, Value
 
 Generator = Callable[[str, int, int, int, dict[str, Value]], Task]
 """`generate(suite, depth, seed, index, params)`; the same arguments must always give the same task."""
 
 FILE = "suite.yaml"
+
+KINDS: dict[str, Kind] = {
+    "jsonl": Kind(jsonl.task, jsonl.GOLD, strict=True),
+    "gsm8k": Kind(gsm8k.task, gsm8k.GOLD),
+    "mathqa": Kind(mathqa.task, mathqa.GOLD),
+    "musique": Kind(musique.task, musique.GOLD),
+    "hotpotqa": Kind(hotpotqa.task, hotpotqa.GOLD),
+    "strategyqa": Kind(strategyqa.task, strategyqa.GOLD),
+    "prontoqa": Kind(prontoqa.task, prontoqa.GOLD),
+    "proofwriter": Kind(proofwriter.task, proofwriter.GOLD, parts=proofwriter.questions),
+}
+"""How the rows of a file or hub dataset are read, by the `kind` in suite.yaml."""
+
+PROCEDURAL = "procedural"
+
+GENERATED = "every step, with rules"
+"""The gold of procedural suites."""
+
+SOURCE_FIELDS = ("path", "dataset", "revision", "subset", "split")
+"""Fields of suite.yaml that say where the rows are; the parameters of a run may change them."""
 
 
 class Example(Record):
@@ -37,14 +59,15 @@ class Example(Record):
 class SuiteSpec(Record):
     """What `suite.yaml` says.
 
-    `generator` (`module:function`) belongs to procedural suites, `path` (relative to the file) to the others; a run
-    may give or change `path` and the values in `params`. `parser` tells how a completion is read (see
-    `qtrap_agents.premises`), `words` how many words a row has, or the parameter that says so. `system` is the system
-    message, with `{modulus}` where the value of that parameter goes; `show_question` puts the question and the premises
-    known so far before each instruction. `examples` stand before it as turns of the chat. With `output: json` a hop answers
-    with an object `{"value": …}`, held to its schema while it is generated. `extractor` tells how premises are found in one
-    answer with several of them: `steps` (lines `s3 = 41`), `prose` (see `qtrap_agents.extraction`) or `module:function`.
-    A hop may write `max_tokens` tokens, one completion with all premises
+    `generator` (`module:function`) belongs to procedural suites. The others have their rows in a file or directory (`path`,
+    relative to this file) or in a hub `dataset`, with its `revision`, `subset` and `split` (see
+    `qtrap_agents.suites.sources`); a run may give or change these five and the values in `params`. `parser` tells how a
+    completion is read (see `qtrap_agents.premises`), `words` how many words a row has, or the parameter that says so.
+    `system` is the system message, with `{modulus}` where the value of that parameter goes; `show_question` puts the question
+    and the premises known so far before each instruction. `examples` stand before it as turns of the chat. With
+    `output: json` a hop answers with an object `{"value": …}`, held to its schema while it is generated. `extractor` tells how
+    premises are found in one answer with several of them: `steps` (lines `s3 = 41`), `prose` (see
+    `qtrap_agents.extraction`) or `module:function`. A hop may write `max_tokens` tokens, one completion with all premises
     `cot_tokens_per_premise` for each.
 
     The tasks of a file have the depths they have: `depths: natural` takes them all, `depths: wanted` only those that
@@ -54,11 +77,15 @@ class SuiteSpec(Record):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     title: str
     skill: str
-    kind: Literal["procedural", "jsonl", "gsm8k"]
+    kind: str
     generator: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     path: str | None = None
+    dataset: str | None = None
+    revision: str | None = None
+    subset: str | None = None
+    split: str | None = None
     params: dict[str, Value] = Field(default_factory=dict)
-    parser: Literal["int", "number", "word", "words", "text", "phrase", "boolean"] = "number"
+    parser: Literal["int", "number", "word", "words", "text", "phrase", "boolean", "any"] = "number"
     words: int | str | None = None
     system: str = ""
     show_question: bool = False
@@ -69,12 +96,21 @@ class SuiteSpec(Record):
     cot_tokens_per_premise: int = Field(default=16, ge=1)
     depths: Literal["natural", "wanted"] = "natural"
 
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        if value not in (PROCEDURAL, *KINDS):
+            raise ValueError(unknown("kind of suite", value, (PROCEDURAL, *KINDS)))
+        return value
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "SuiteSpec":
-        if self.kind == "procedural" and not self.generator:
+        if self.kind == PROCEDURAL and not self.generator:
             raise ValueError("a procedural suite needs 'generator: module:function'")
-        if self.kind == "jsonl" and not self.path:
+        if self.kind == "jsonl" and not (self.path or self.dataset):
             raise ValueError("a jsonl suite needs 'path: tasks.jsonl'")
+        if self.path and self.dataset:
+            raise ValueError("'path' and 'dataset' exclude each other; keep one")
         if self.words is not None and self.parser != "words":
             raise ValueError("'words' goes with 'parser: words'")
         if isinstance(self.words, str) and self.words not in self.params:
@@ -103,7 +139,15 @@ class Suite(Record):
     @property
     def system(self) -> str:
         """The system message, with `{name}` of a parameter replaced by its value; empty for none."""
-        text = self.spec.system
+        return self._filled(self.spec.system)
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The worked examples, parameters filled in as in the system message."""
+        shown = self.spec.examples
+        return tuple(Example(prompt=self._filled(one.prompt), answer=self._filled(one.answer)) for one in shown)
+
+    def _filled(self, text: str) -> str:
         for name, value in self.spec.params.items():
             text = text.replace(f"{{{name}}}", str(value))
         return text
@@ -118,20 +162,39 @@ class Suite(Record):
         Raises:
             SuiteError: the generator, the file or a parameter is wrong.
         """
-        if self.spec.kind == "procedural":
+        if self.spec.kind == PROCEDURAL:
             return self._generated(depths, seeds, per_depth)
         chosen = depths if self.spec.depths == "wanted" else None
         return _limited(self.file_tasks(), chosen, per_depth, seeds[0] if seeds else 0)
 
+    @property
+    def gold(self) -> str:
+        """Which intermediate values its tasks have."""
+        return GENERATED if self.spec.kind == PROCEDURAL else KINDS[self.spec.kind].gold
+
     def file_tasks(self) -> tuple[Task, ...]:
-        """All tasks of a suite with a file. Raises SuiteError."""
-        if self.spec.kind == "gsm8k":
-            return parse_gsm8k(self._path(), self.name)[0]
-        return read_jsonl(self._path(), self.name, self.parser)
+        """All tasks of a suite with a file or dataset. Raises SuiteError."""
+        return self.reading.tasks
 
     def rejected(self) -> tuple[Rejected, ...]:
-        """The problems of a GSM8K file that have no premise DAG, with reasons; empty for other kinds."""
-        return parse_gsm8k(self._path(), self.name)[1] if self.spec.kind == "gsm8k" else ()
+        """The rows of a file or dataset that cannot be used, with reasons; empty for other kinds. Raises SuiteError."""
+        return () if self.spec.kind == PROCEDURAL else self.reading.rejected
+
+    def note(self) -> str | None:
+        """What a run says about rows that were left out; None where there are none. Raises SuiteError."""
+        summary = "" if self.spec.kind == PROCEDURAL else self.reading.summary()
+        return f"{self.name}: {summary}" if summary else None
+
+    @cached_property
+    def reading(self) -> Reading:
+        """All rows of its file or dataset, read once. Raises SuiteError where they cannot be read or none can be used."""
+        source = self._source()
+        form = Form(self.name, self.parser, self.spec.params)
+        reading = read(KINDS[self.spec.kind], rows_of(source), form)
+        if not reading.tasks:
+            why = reading.summary() or "there are no rows"
+            raise SuiteError(f"{source}: no tasks for the suite '{self.name}': {why}; give data of the kind '{self.spec.kind}'")
+        return reading
 
     def _generated(self, depths: Sequence[int], seeds: Sequence[int], per_depth: int) -> Iterator[Task]:
         generate = self._generator()
@@ -157,12 +220,15 @@ class Suite(Record):
     def _generator(self) -> Generator:
         return import_function(self.spec.generator or "", f"{self.source}: field 'generator':", SuiteError)
 
-    def _path(self) -> Path:
-        if self.spec.path is None:
+    def _source(self) -> Source:
+        spec = self.spec
+        if spec.path is None and spec.dataset is None:
             raise SuiteError(
-                f"suite '{self.name}' needs a file: add 'params: {{path: FILE}}' to the suite in the configuration of the run"
+                f"suite '{self.name}' needs data: add 'params: {{path: FILE}}' or 'params: {{dataset: ID, split: NAME}}' to the "
+                "suite in the configuration of the run"
             )
-        return self.source.parent / self.spec.path
+        path = None if spec.path is None else self.source.parent / Path(spec.path).expanduser()
+        return Source(path, spec.dataset, spec.revision, spec.subset, spec.split)
 
 
 def load_suite(choice: SuiteChoice, search: Sequence[Path] | None = None) -> Suite:
@@ -170,7 +236,8 @@ def load_suite(choice: SuiteChoice, search: Sequence[Path] | None = None) -> Sui
 
     Args:
         choice: a name, or a path to a directory or its `suite.yaml`, and parameters. `path` (relative to the working
-            directory) and `depths` change the fields of that name, everything else the suite's own `params`.
+            directory), `dataset`, `revision`, `subset`, `split` and `depths` change the fields of that name, everything else
+            the suite's own `params`.
         search: folders of suites, the first hit counts; by default `./tasks` and the shipped suites.
 
     Raises:
@@ -180,15 +247,26 @@ def load_suite(choice: SuiteChoice, search: Sequence[Path] | None = None) -> Sui
     folders = _folders(search)
     suite = _read(path) if (path := _as_path(choice.name)) else _read_named(choice.name, _find(choice.name, _named(folders)))
     changes = dict(choice.params)
-    fields: dict[str, object] = {}
-    if suite.spec.kind != "procedural":
-        fields = {name: changes.pop(name) for name in ("path", "depths") if name in changes}
-    if isinstance(file := fields.get("path"), str):
-        fields["path"] = str(Path(file).expanduser().absolute())
-    if fields.get("depths", "natural") not in ("natural", "wanted"):
-        raise SuiteError(f"suite '{suite.name}': parameter 'depths' must be 'natural' or 'wanted', not {fields['depths']!r}")
+    fields = {} if suite.spec.kind == PROCEDURAL else _fields(suite.name, changes)
     params = {**suite.spec.params, **_checked(suite, changes)}
     return suite.model_copy(update={"spec": suite.spec.model_copy(update={**fields, "params": params})})
+
+
+def _fields(suite: str, changes: dict[str, Value]) -> dict[str, object]:
+    """Takes the fields of suite.yaml out of the parameters of a run; a file replaces a dataset and the reverse."""
+    fields: dict[str, object] = {name: changes.pop(name) for name in (*SOURCE_FIELDS, "depths") if name in changes}
+    for name, value in fields.items():
+        if not isinstance(value, str):
+            raise SuiteError(f"suite '{suite}': parameter '{name}' must be text, not {value!r}; put it into quotes")
+    if "path" in fields and "dataset" in fields:
+        raise SuiteError(f"suite '{suite}': parameters 'path' and 'dataset' exclude each other; give one")
+    if "path" in fields:
+        fields = {"dataset": None, **fields, "path": str(Path(str(fields["path"])).expanduser().absolute())}
+    elif "dataset" in fields:
+        fields["path"] = None
+    if fields.get("depths", "natural") not in ("natural", "wanted"):
+        raise SuiteError(f"suite '{suite}': parameter 'depths' must be 'natural' or 'wanted', not {fields['depths']!r}")
+    return fields
 
 
 def list_suites(search: Sequence[Path] | None = None) -> tuple[Suite, ...]:

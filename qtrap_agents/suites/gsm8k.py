@@ -1,4 +1,4 @@
-"""GSM8K from a local JSONL file: `<<9*2=18>>` annotations become a premise DAG.
+"""GSM8K: `<<9*2=18>>` annotations become a premise DAG. Rows have `question` and `answer`, as in the original files.
 
 Every annotation is a premise `s1`, `s2`, … whose rule is its expression with the numbers that are earlier results
 replaced by their ids: after `<<16-3-4=9>>`, `<<9*2=18>>` becomes `s1 * 2`. The annotations do not say which numbers
@@ -25,21 +25,24 @@ Except for `earlier`, the closing step must use an earlier result. Where nothing
 rejected with a reason.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from qtrap_agents.errors import SuiteError
 from qtrap_agents.premises import FRACTION, NUMBER, to_number
-from qtrap_agents.semantics import RuleError, check_task, execute, same_value
+from qtrap_agents.semantics import RuleError, execute, same_value
+from qtrap_agents.suites.rows import Form, Kind, Reading, Row, Unusable, read, text_of
+from qtrap_agents.suites.sources import Source, rows_of
 from qtrap_agents.types import GoldPremise, Task
+
+GOLD = "every step, with rules"
 
 BLANK = "___"
 """What a hop has to fill in."""
 
+_BROKEN = "annotation that does not compute"
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
 _MIXED = re.compile(r"(?<![0-9./])([0-9]+) ([0-9]+)/([1-9][0-9]*)(?![0-9/])")
 _LEADING = re.compile(r"(?:[\s,;]|\.(?![0-9]))*")
@@ -52,17 +55,6 @@ _COUNTS = {
     "four": 4, "quarter": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11,
     "twelve": 12, "dozen": 12, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "hundred": 100,
 }  # fmt: skip
-
-
-class Rejected(NamedTuple):
-    """A problem without a premise DAG: its line in the file (from 1) and why."""
-
-    line: int
-    reason: str
-
-
-class _Unparsed(Exception):
-    """This problem has no premise DAG; the message is the reason."""
 
 
 KINDS = {"+": "plus", "-": "minus", "*": "times", "/": "divided"}
@@ -86,67 +78,28 @@ class _Operand(NamedTuple):
     parent: str | None
 
 
-def parse_gsm8k(path: Path, suite: str = "gsm8k") -> tuple[tuple[Task, ...], tuple[Rejected, ...]]:
-    """Read a GSM8K file (JSON lines with `question` and `answer`).
-
-    Returns:
-        the tasks in file order, with ids `<suite>-<line>`, and the problems that have no premise DAG.
-
-    Raises:
-        SuiteError: the file cannot be read, or a line is not such an object.
-    """
-    tasks: list[Task] = []
-    rejected: list[Rejected] = []
-    for line, question, solution in _problems(path):
-        try:
-            tasks.append(_parse(question, solution, f"{suite}-{line:05d}", suite))
-        except _Unparsed as reason:
-            rejected.append(Rejected(line, str(reason)))
-    return tuple(tasks), tuple(rejected)
+def parse_gsm8k(path: Path, suite: str = "gsm8k") -> Reading:
+    """All problems of a local file, without a suite around them. Raises SuiteError where it cannot be read."""
+    return read(Kind(task, GOLD), rows_of(Source(path)), Form(suite, "number"))
 
 
-def _parse(question: str, solution: str, task_id: str, suite: str) -> Task:
+def task(row: Row, form: Form) -> Task:
+    """The task of a problem with `question` and `answer`. Raises Unusable where no premise DAG leads to its answer."""
+    question, solution = text_of(row.fields, "question"), text_of(row.fields, "answer")
     answer = _final_answer(solution)
     body = solution.rpartition("####")[0]
     if "<<" not in body:
-        raise _Unparsed("no <<…>> annotation")
+        raise Unusable("no <<…>> annotation")
     premises, closed_by = _lead_to(answer, question, body)
-    task = Task(
-        id=task_id,
-        suite=suite,
-        question=question.strip(),
+    return Task(
+        id=f"{form.suite}-{row.number:05d}",
+        suite=form.suite,
+        question=question,
         answer=answer,
         premises=tuple(premises),
         depth=len(premises),
         metadata={"closed_by": closed_by},
     )
-    problems = check_task(task)
-    if problems:
-        raise _Unparsed(problems[0])
-    return task
-
-
-def _problems(path: Path) -> Iterator[tuple[int, str, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path}: cannot be read: {error}; give the path of a GSM8K file as 'path'") from error
-    for line, raw in enumerate(text.split("\n"), 1):
-        if raw.strip():
-            yield line, *_fields(raw, f"{path}:{line}")
-
-
-def _fields(raw: str, where: str) -> tuple[str, str]:
-    try:
-        row = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise SuiteError(f"{where}: not valid JSON ({error}); write one object a line") from None
-    if not isinstance(row, dict):
-        raise SuiteError(f"{where}: expected an object with 'question' and 'answer', found {type(row).__name__}")
-    for field in ("question", "answer"):
-        if not isinstance(row.get(field), str):
-            raise SuiteError(f"{where}: field '{field}' is missing or not text; GSM8K lines have 'question' and 'answer'")
-    return row["question"], row["answer"]
 
 
 def _final_answer(solution: str) -> int | float:
@@ -154,7 +107,7 @@ def _final_answer(solution: str) -> int | float:
     match = NUMBER.search(marked)
     value = to_number(match[0]) if match else None
     if value is None:
-        raise _Unparsed("no number after '####'")
+        raise Unusable("no number after '####'")
     return value
 
 
@@ -178,7 +131,8 @@ def _lead_to(answer: int | float, question: str, body: str) -> tuple[list[GoldPr
                 return premises, closed_by
     if cut := _up_to(answer, annotated):
         return _premises(cut, given), "earlier"
-    raise _Unparsed(f"the last annotation gives {annotated[-1].value}, and no equation leads from it to the answer {answer}")
+    last = annotated[-1].value
+    raise Unusable("no way to the answer", f"the last annotation gives {last}, and no equation leads from it to {answer}")
 
 
 def _closings(answer: int | float, question: str, body: str) -> Iterator[tuple[str, list[_Step]]]:
@@ -262,17 +216,17 @@ def _take_out(line: str) -> tuple[str, dict[int, str]]:
 def _annotated(annotation: str, plain: str, at: int) -> _Step:
     left, equals, right = annotation.rpartition("=")
     if not equals:
-        raise _Unparsed(f"annotation <<{annotation}>> has no '='")
+        raise Unusable(_BROKEN, f"<<{annotation}>> has no '='")
     number = (FRACTION if "/" in right else NUMBER).match(plain, at)
     blank = _blank(number) if number else (at, at)
     value = _evaluate(_tokens(right))
     if value is None:
-        raise _Unparsed(f"the result of <<{annotation}>> is not a number")
+        raise Unusable(_BROKEN, f"the result of <<{annotation}>> is not a number")
     for tokens in (_tokens(left), _tokens(re.sub(r"([0-9.]+)\s*%", r"(\1/100)", left))):
         step = _Step(tokens, value, _decimals(right), plain, blank)
         if _holds(step):
             return step
-    raise _Unparsed(f"the expression of <<{annotation}>> does not give {right.strip()}")
+    raise Unusable(_BROKEN, f"the expression of <<{annotation}>> does not give {right.strip()}")
 
 
 def _blank(number: re.Match[str]) -> tuple[int, int]:

@@ -26,9 +26,10 @@ from .conftest import draw, make_run, make_trace, printed, write_arm
 def test_suites() -> None:
     rows = suite_rows()
     assert {"arith", "relate", "lookup", "track", "program"} <= {row.name for row in rows}
-    text = printed(lambda console: render_suites(rows, console))
+    text = printed(lambda console: render_suites(rows, console), 200)
     assert "keeping a state over many moves" in text
     assert "words:6" in text
+    assert "answers of sub-questions, no rules" in text
     assert json.loads(json.dumps(rows_json(rows)))[0]["name"] == rows[0].name
     assert "no suites" in printed(lambda console: render_suites((), console))
 

@@ -8,10 +8,10 @@ import pytest
 from qtrap_agents.config import SuiteChoice
 from qtrap_agents.errors import ConfigError, QtrapError, SuiteError
 from qtrap_agents.semantics import check_task
-from qtrap_agents.suites.catalog import SuiteSpec, list_suites, load_suite
+from qtrap_agents.suites.catalog import KINDS, SuiteSpec, list_suites, load_suite
 from qtrap_agents.types import GoldPremise, Task, Value
 
-PROCEDURAL = ("arith", "relate", "lookup", "track", "program")
+PROCEDURAL = ("arith", "relate", "lookup", "track", "program", "prontoqa_gen")
 SPEC = "name: mine\ntitle: Mine\nskill: none\n"
 
 
@@ -52,7 +52,7 @@ def no_task(suite: str, depth: int, seed: int, index: int, params: dict[str, Val
 
 
 def test_all_shipped_suites_are_listed() -> None:
-    assert {suite.name for suite in list_suites()} == {*PROCEDURAL, "gsm8k", "example_jsonl"}
+    assert {suite.name for suite in list_suites()} >= {*PROCEDURAL, *KINDS, "example_jsonl"} - {"jsonl"}
 
 
 @pytest.mark.parametrize("name", PROCEDURAL)
@@ -132,8 +132,8 @@ def test_the_path_of_a_run_is_relative_to_the_working_directory(tmp_path: Path, 
         (choice("arith", modulus=0), "no task of depth 2 with {'modulus': 0}"),
         (choice("lookup", rows=1000), "no task of depth 2 with {'rows': 1000}"),
         (choice("lookup", rows=0), "no task of depth 2 with {'rows': 0}"),
-        (choice("gsm8k"), "suite 'gsm8k' needs a file: add 'params: {path: FILE}'"),
-        (choice("gsm8k", path="nowhere.jsonl"), "nowhere.jsonl: cannot be read"),
+        (choice("gsm8k"), "suite 'gsm8k' needs data: add 'params: {path: FILE}'"),
+        (choice("gsm8k", path="nowhere.jsonl"), "nowhere.jsonl: no such file"),
         (choice("gsm8k", depths="some"), "parameter 'depths' must be 'natural' or 'wanted', not 'some'"),
     ],
 )

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from qtrap_agents.errors import SuiteError
 from qtrap_agents.semantics import check_task
 from qtrap_agents.suites.gsm8k import parse_gsm8k
 from qtrap_agents.types import Task
@@ -163,8 +162,8 @@ def test_equal_numbers_are_told_apart_by_use(tmp_path: Path) -> None:
         (solution("<<2+3=6>>6", "#### 6"), "the expression of <<2+3=6>> does not give 6"),
         (solution("<<2+3>>5", "#### 5"), "has no '='"),
         (solution("<<2+3=x>>5", "#### 5"), "the result of <<2+3=x>> is not a number"),
-        (solution("<<2+3=5>>5", "#### 8"), "the last annotation gives 5, and no equation leads from it to the answer 8"),
-        (solution("<<2+3=5>>5", "4 + 4 = 8", "#### 8"), "no equation leads from it to the answer 8"),
+        (solution("<<2+3=5>>5", "#### 8"), "the last annotation gives 5, and no equation leads from it to 8"),
+        (solution("<<2+3=5>>5", "4 + 4 = 8", "#### 8"), "no equation leads from it to 8"),
         (solution("<<9**9**9=5>>5", "#### 5"), "does not give 5"),
     ],
 )
@@ -176,20 +175,21 @@ def test_what_cannot_be_parsed_has_a_reason(tmp_path: Path, problem: tuple[str, 
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "reason"),
     [
-        ("{", ":2: not valid JSON"),
-        ("[]", ":2: expected an object with 'question' and 'answer', found list"),
-        ('{"question": "?"}', ":2: field 'answer' is missing"),
-        ('{"question": 1, "answer": ""}', ":2: field 'question' is missing or not text"),
+        ("{", "not valid JSON"),
+        ("[]", "not an object: found list"),
+        ('{"question": "?"}', "field 'answer' missing or not text"),
+        ('{"question": 1, "answer": ""}', "field 'question' missing or not text"),
     ],
 )
-def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_text("\n" + text)
-    with pytest.raises(SuiteError) as caught:
-        parse_gsm8k(path)
-    assert message in str(caught.value)
+def test_broken_lines_are_left_out_and_named(tmp_path: Path, text: str, reason: str) -> None:
+    path = write(tmp_path, EGGS)
+    path.write_text(path.read_text(encoding="utf-8") + "\n\n" + text, encoding="utf-8")
+    tasks, (broken,) = parse_gsm8k(path)
+    assert [task.id for task in tasks] == ["gsm8k-00001"]
+    assert broken.line == 3
+    assert broken.reason.startswith(reason)
 
 
 @pytest.mark.skipif(not TEST_SPLIT.is_file(), reason=f"no GSM8K file at {TEST_SPLIT}; set QTRAP_GSM8K to one")

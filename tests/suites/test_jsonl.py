@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from qtrap_agents.errors import SuiteError
-from qtrap_agents.suites.jsonl import read_jsonl
+from qtrap_agents.suites.catalog import KINDS
+from qtrap_agents.suites.rows import Form, read
+from qtrap_agents.suites.sources import Source, rows_of
+from qtrap_agents.types import Task
 
 S1 = {"id": "s1", "value": 9, "rule": "16 - 3 - 4", "instruction": "16 - 3 - 4 =", "kind": "minus"}
 S2 = {"id": "s2", "value": 18, "depends_on": ["s1"], "rule": "s1 * 2", "text": "She earns 18 dollars, 180 a week and 18.5 no."}
@@ -21,6 +24,10 @@ def write(tmp_path: Path, *lines: Any) -> Path:
     path = tmp_path / "tasks.jsonl"
     path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
     return path
+
+
+def read_jsonl(path: Path, suite: str, parser: str) -> tuple[Task, ...]:
+    return read(KINDS["jsonl"], rows_of(Source(path)), Form(suite, parser)).tasks
 
 
 def instruction(tmp_path: Path, **changes: Any) -> str:
@@ -87,8 +94,17 @@ def test_bad_lines_are_named(tmp_path: Path, bad: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_names_and_truth_values_are_stored_as_they_are_read(tmp_path: Path) -> None:
+    name = {"id": "who", "value": "The Old Mill", "accept": ["Old mill!"], "instruction": "Where?"}
+    place = read_jsonl(write(tmp_path, row(answer="the old mill", accept=["a mill"], premises=[name])), "mine", "phrase")[0]
+    assert (place.answer, place.premise("who").value, place.premise("who").accept) == ("old mill", "old mill", ("old mill",))
+    assert place.accept == ("mill",)
+    rows = [row(id=str(value), answer=value, premises=[{"id": "s1", "value": value, "instruction": "?"}]) for value in (True, "No")]
+    assert [task.answer for task in read_jsonl(write(tmp_path, *rows), "mine", "boolean")] == ["true", "false"]
+
+
 def test_a_task_id_is_used_once(tmp_path: Path) -> None:
-    with pytest.raises(SuiteError, match=r":3: field 'id': 't1' is already the task in line 1"):
+    with pytest.raises(SuiteError, match=r":3: id used twice: 't1' is already that of an earlier task; rename one"):
         read_jsonl(write(tmp_path, row(), "", row()), "mine", "number")
 
 
@@ -97,10 +113,10 @@ def test_missing_empty_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match="no such file"):
         read_jsonl(path, "mine", "number")
     path.write_text("\n\n")
-    with pytest.raises(SuiteError, match="no tasks"):
-        read_jsonl(path, "mine", "number")
+    assert read_jsonl(path, "mine", "number") == ()
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SuiteError, match="cannot be read as UTF-8"):
         read_jsonl(path, "mine", "number")
-    with pytest.raises(SuiteError, match="cannot be read"):
+    path.unlink()
+    with pytest.raises(SuiteError, match="cannot be loaded"):
         read_jsonl(tmp_path, "mine", "number")
