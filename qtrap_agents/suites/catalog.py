@@ -185,19 +185,23 @@ class Suite(Record):
         summary = "" if self.spec.kind == PROCEDURAL else self.reading.summary()
         return f"{self.name}: {summary}" if summary else None
 
+    @property
+    def form(self) -> Form:
+        """What the reader of its rows must know."""
+        return Form(self.name, self.parser, self.spec.params)
+
     @cached_property
     def reading(self) -> Reading:
         """All rows of its file or dataset, read once. Raises SuiteError where they cannot be read or none can be used."""
-        source = self._source()
-        form = Form(self.name, self.parser, self.spec.params)
-        reading = read(KINDS[self.spec.kind], rows_of(source), form)
+        source = self.data()
+        reading = read(KINDS[self.spec.kind], rows_of(source), self.form)
         if not reading.tasks:
             why = reading.summary() or "there are no rows"
             raise SuiteError(f"{source}: no tasks for the suite '{self.name}': {why}; give data of the kind '{self.spec.kind}'")
         return reading
 
     def _generated(self, depths: Sequence[int], seeds: Sequence[int], per_depth: int) -> Iterator[Task]:
-        generate = self._generator()
+        generate = self.generator()
         for depth in depths:
             for seed in seeds:
                 for index in range(per_depth):
@@ -210,6 +214,11 @@ class Suite(Record):
             raise SuiteError(
                 f"suite '{self.name}': no task of depth {depth} with {self.spec.params}: {error}; change 'params'"
             ) from error
+        except Exception as error:  # whatever a generator of the user's own does
+            raise SuiteError(
+                f"suite '{self.name}': '{self.spec.generator}' raised {type(error).__name__}: {error} for depth {depth}, "
+                f"seed {seed}, index {index}; correct it (`qtrap tasks validate` finds the line)"
+            ) from error
         if not isinstance(task, Task):
             raise SuiteError(f"suite '{self.name}': '{self.spec.generator}' gave {type(task).__name__}; it must return a Task")
         problems = check_task(task) if index == 0 else []
@@ -217,10 +226,12 @@ class Suite(Record):
             raise SuiteError(f"suite '{self.name}': task '{task.id}' contradicts itself: {problems[0]}; correct its generator")
         return task
 
-    def _generator(self) -> Generator:
-        return import_function(self.spec.generator or "", f"{self.source}: field 'generator':", SuiteError)
+    def generator(self) -> Generator:
+        """The function of a procedural suite; its own directory is searched too. Raises SuiteError."""
+        return import_function(self.spec.generator or "", f"{self.source}: field 'generator':", SuiteError, self.source.parent)
 
-    def _source(self) -> Source:
+    def data(self) -> Source:
+        """Where its rows are. Raises SuiteError for a suite without data."""
         spec = self.spec
         if spec.path is None and spec.dataset is None:
             raise SuiteError(

@@ -9,7 +9,8 @@ children. `accept` are other right values of a premise, or of the answer. `rule`
 `depends_on` (see `qtrap_agents.semantics`); without one, a wrong value cannot be told to be inherited. `instruction` is
 what the hop is told, with `{s1}` where the value of `s1` goes. Without one it is made: from `text` with the value blanked
 out (`She earns ___ dollars.`), else from the rule (`{s1} * 2 =`), and parents it does not mention are put before it. `kind`
-is the sort of step, any word: reports count causal hops by it.
+is the sort of step, any word: reports count causal hops by it. `tools` of a task are those that the workflow `react` may
+call (see `qtrap_agents.tools`); a premise that states a call has a `kind` that begins with `call`.
 """
 
 import re
@@ -21,6 +22,7 @@ from qtrap_agents.config import describe
 from qtrap_agents.errors import SuiteError
 from qtrap_agents.semantics import RuleError, normalise
 from qtrap_agents.suites.rows import Form, Row, Unusable, gold
+from qtrap_agents.tools import check_tools
 from qtrap_agents.types import GoldPremise, Record, Task, Value
 
 GOLD = "what the file gives"
@@ -46,6 +48,7 @@ class _TaskRow(Record):
     answer: Value | bool
     accept: tuple[Value, ...] = ()
     premises: tuple[_PremiseRow, ...] = Field(min_length=1)
+    tools: dict[str, dict[str, Value]] = Field(default_factory=dict)
     metadata: dict[str, Value] = Field(default_factory=dict)
 
 
@@ -58,12 +61,15 @@ def task(row: Row, form: Form) -> Task:
     found = _parsed(row)
     where = f"{row.where}: field 'answer'"
     premises = tuple(_premise(premise, form.parser, f"{row.where}: premise '{premise.id}'") for premise in found.premises)
+    for problem in check_tools(found.tools):
+        raise SuiteError(f"{row.where}: field 'tools': {problem}")
     return Task(
         id=found.id,
         suite=form.suite,
         question=found.question,
         answer=_normal(found.answer, form.parser, where),
         accept=tuple(_normal(value, form.parser, where) for value in found.accept),
+        tools=found.tools,
         premises=premises,
         depth=len(premises),
         metadata=found.metadata,

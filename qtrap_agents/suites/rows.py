@@ -133,15 +133,21 @@ def _task(kind: Kind, row: Row, form: Form) -> Task | Rejected:
 
 def check(task: Task, parser: str) -> None:
     """Gold must be a DAG that its rules agree with, in values that completions can be read to. Raises Unusable."""
+    for fault in faults(task, parser):
+        raise fault
+
+
+def faults(task: Task, parser: str) -> Iterator[Unusable]:
+    """Everything that is wrong with the gold of a task."""
     if circle := _circle(task):
-        raise Unusable("cyclic gold", f"premises depend on each other in a circle: {circle}; correct 'depends_on'")
-    problem = next(iter(check_task(task)), None) or _unknown_slot(task)
-    if problem:
-        raise Unusable("contradictory gold", f"{problem}; correct the id, value, rule or depends_on")
+        yield Unusable("cyclic gold", f"premises depend on each other in a circle: {circle}; correct 'depends_on'")
+        return
+    for problem in (*check_task(task), *_unknown_slots(task)):
+        yield Unusable("contradictory gold", f"{problem}; correct the id, value, rule or depends_on")
     for premise in task.premises:
         for value in (premise.value, *premise.accept):
             if not same_value(parse_value(str(value), parser), value):
-                raise Unusable(
+                yield Unusable(
                     "value that the parser does not read",
                     f"premise '{premise.id}': {value!r} cannot be read from a completion by the parser '{parser}'; "
                     "choose another 'parser' in suite.yaml",
@@ -156,12 +162,10 @@ def _circle(task: Task) -> str:
     return ""
 
 
-def _unknown_slot(task: Task) -> str | None:
+def _unknown_slots(task: Task) -> Iterator[str]:
     for premise in task.premises:
-        stray = set(_SLOT.findall(premise.instruction)) - set(premise.depends_on)
-        if stray:
-            return f"the instruction of '{premise.id}' uses {{{min(stray)}}}, which is not in its depends_on"
-    return None
+        for stray in sorted(set(_SLOT.findall(premise.instruction)) - set(premise.depends_on)):
+            yield f"the instruction of '{premise.id}' uses {{{stray}}}, which is not in its depends_on"
 
 
 def task_id(form: Form, row: Row, *names: str) -> str:
