@@ -7,6 +7,7 @@
     │   └── ArmDied             the process that serves the arm ended or stopped answering in mid-run
     ├── CompletionError         one request failed; recorded on its trace, the run goes on
     │   └── TransientError      it may succeed when asked again
+    ├── ExtractionError         the user's premise extractor failed; recorded on its trace, the run goes on
     ├── ToolError               a tool call of an agent failed: unknown tool or key, or the tool raised or hung
     └── StoreError              a run directory cannot be read, written or resumed
 
@@ -47,6 +48,10 @@ class TransientError(CompletionError):
 
 class ToolError(QtrapError):
     """A tool call of an agent has no value; belongs on the trace or goes back to the model, never ends a run."""
+
+
+class ExtractionError(QtrapError):
+    """The user's premise extractor raised or returned no premises; belongs on the trace, never counted as a wrong answer."""
 
 
 class StoreError(QtrapError):

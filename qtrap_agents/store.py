@@ -34,7 +34,19 @@ from pydantic import Field, ValidationError
 from qtrap_agents.config import RunConfig, load_yaml
 from qtrap_agents.errors import StoreError
 from qtrap_agents.measures import READINGS, EnergyWindow, Reading, ServerStats, together
-from qtrap_agents.types import ArmIdentity, Completion, Decision, Hop, Message, Premise, Record, Task, TokenLogprob, Trace
+from qtrap_agents.types import (
+    ArmIdentity,
+    Completion,
+    Decision,
+    Hop,
+    Message,
+    Premise,
+    Record,
+    Sampling,
+    Task,
+    TokenLogprob,
+    Trace,
+)
 
 CONFIG, ENVIRONMENT, TASKS = "run.yaml", "environment.json", "tasks.jsonl"
 
@@ -99,13 +111,13 @@ class _PremiseOutline(Premise, extra="ignore"):
 
 
 class _HopOutline(Hop, extra="ignore"):
-    node: str = _not_read("")
     parents: tuple[str, ...] = _not_read(())
     messages: tuple[Message, ...] = _not_read(())
     completion: _CompletionOutline
     premises: tuple[_PremiseOutline, ...] = ()
     arm: str | None = _not_read(None)
     replaced: tuple[Premise, ...] = _not_read(())
+    sampling: Sampling | None = _not_read(None)
 
 
 class _DecisionOutline(Decision, extra="ignore"):

@@ -4,7 +4,9 @@ Facts are stored, everything that can be derived is a property. Units stand in t
 `_w` watts. Terms follow the glossary in the README.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +15,8 @@ Value = int | float | str
 """A normalised premise value: whole numbers are `int`, other numbers `float`, names and word lists `str`."""
 
 TRACE_VERSION = 1
+
+_NUMBER = re.compile(r"[_.-]?[0-9]+$")
 
 
 class Record(BaseModel):
@@ -140,7 +144,9 @@ class Premise(Record):
 
 
 class Hop(Record):
-    """One model call inside a workflow. `parents` are ids of the hops whose premises it was given.
+    """One model call inside a workflow. `parents` are ids of the hops, or decisions, whose premises it was given.
+
+    `sampling` is set where a node asked otherwise than the run says, such as a sample of a vote.
 
     In a replay, `arm` names who answered where that is not the arm of the trace, and `replaced` keeps what the hop had
     stated where an experiment gave other `premises` to the later hops.
@@ -155,6 +161,18 @@ class Hop(Record):
     started_at: float = 0.0
     arm: str | None = None
     replaced: tuple[Premise, ...] = ()
+    sampling: Sampling | None = None
+
+    @property
+    def role(self) -> str:
+        """What kind of node asked: its name without a number at its end; `hop` where it is named after its premise."""
+        named = any(premise.id == self.node for premise in self.premises)
+        return "hop" if named else _unnumbered(self.node)
+
+
+@lru_cache(maxsize=4096)
+def _unnumbered(node: str) -> str:
+    return _NUMBER.sub("", node) or node
 
 
 class Decision(Record):
@@ -250,11 +268,13 @@ class ArmIdentity(Record):
 
     `quantised_modules` of `linear_modules` linear layers hold packed weights; `kernels` counts the kernel class per
     layer; `weight_bytes` are the bytes of the loaded parameters. None means the backend could not tell, and `source`
-    says where each fact was read.
+    says where each fact was read. `revision` is the commit of a hub id, or what was asked for where its files are not known.
+    `structured` tells whether the arm held answers to a JSON schema; None where no suite asked for one.
     """
 
     backend: str
     checkpoint: str
+    revision: str | None = None
     quantisation: str | None = None
     bits: int | None = None
     group_size: int | None = None
@@ -268,6 +288,7 @@ class ArmIdentity(Record):
     engine: str | None = None
     checksum: str | None = None
     source: str = ""
+    structured: bool | None = None
     notes: tuple[str, ...] = ()
     verification: Verification | None = None
 

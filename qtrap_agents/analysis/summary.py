@@ -17,6 +17,7 @@ from qtrap_agents.analysis.collapse import Collapse, analyse
 from qtrap_agents.analysis.costs import Cost, Ratio, Spending, TaskOf, against, per_correct
 from qtrap_agents.analysis.effect import NoiseFloor, Paired, effects, noise_floor
 from qtrap_agents.analysis.paired import PairedSample
+from qtrap_agents.analysis.roles import Checks, RoleCost, checks, merged, role_costs
 from qtrap_agents.analysis.statistics import Horizon, Interval, horizon, wilson
 from qtrap_agents.errors import ConfigError, SuiteError, unknown
 from qtrap_agents.types import Record, Task, Trace
@@ -174,7 +175,8 @@ class ArmSummary(Record):
     """One arm. `cells` are ordered by suite and depth; `against` is None for the baseline itself.
 
     `suites_against` compares suite by suite, because a suite that breaks hides among those that do not; its `p_holm` is
-    adjusted over all arms and suites. `expense` is what the cost comes to for a task solved, and against the baseline.
+    adjusted over all arms and suites. `expense` is what the cost comes to for a task solved, and against the baseline. `roles`
+    are the tokens by role of node, `checks` what the verdicts of a checker were worth; both count every attempt.
     """
 
     arm: str
@@ -187,6 +189,8 @@ class ArmSummary(Record):
     against: Paired | None = None
     suites_against: dict[str, Paired] = Field(default_factory=dict)
     expense: Expense = Expense()
+    roles: tuple[RoleCost, ...] = ()
+    checks: Checks | None = None
 
     @property
     def n(self) -> int:
@@ -212,6 +216,11 @@ class ArmSummary(Record):
     def by_depth(self) -> tuple[Cell, ...]:
         """Success per depth over all suites, shallow first."""
         return pooled(self.cells)
+
+    @property
+    def calls_per_task(self) -> float | None:
+        """Model calls of all attempts per task run; None without tasks."""
+        return self.tokens.hops / self.n if self.n else None
 
     @property
     def output_tokens_per_s(self) -> float | None:
@@ -306,10 +315,15 @@ class ArmAccumulator:
     def __init__(self) -> None:
         self.outcomes: dict[Key, Outcome] = {}
         self.tokens = Tokens()
+        self.roles: dict[str, RoleCost] = {}
+        self.checks: Checks | None = None
 
     def add(self, trace: Trace, task: Task) -> None:
         """Count one more attempt; of several at the same task and seed the last attempt stays. Errors as of `observe`."""
         self.tokens += Tokens(hops=len(trace.hops), prompt=trace.prompt_tokens, completion=trace.completion_tokens)
+        self.roles = merged(self.roles, role_costs(trace.hops))
+        if (found := checks(trace, task)) is not None:
+            self.checks = found + (self.checks or Checks())
         outcome = observe(trace, task)
         known = self.outcomes.get(outcome.key)
         if known is None or outcome.attempt >= known.attempt:
@@ -342,6 +356,8 @@ class ArmAccumulator:
             against=against,
             suites_against=dict(suites_against or {}),
             expense=expense or Expense(),
+            roles=tuple(self.roles.values()),
+            checks=self.checks,
         )
 
 

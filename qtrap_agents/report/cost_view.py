@@ -26,6 +26,8 @@ def cost_figures(arms: Sequence[ArmSummary]) -> list[tuple[str, Figure]]:
     """The rows; those of energy in full where it was measured on one arm at least."""
     measured = any(arm.cost.energy_j is not None for arm in arms)
     return [
+        ("  model calls a task", lambda arm, _: _number(arm.calls_per_task)),
+        *_role_figures(arms),
         ("  tokens a hop, in + out", _tokens),
         ("  output tokens/s", lambda arm, _: _number(arm.output_tokens_per_s)),
         ("  tasks/s", lambda arm, _: _number(arm.tasks_per_s)),
@@ -36,6 +38,33 @@ def cost_figures(arms: Sequence[ArmSummary]) -> list[tuple[str, Figure]]:
         *(_energy_figures(arms) if measured else []),
         ("  start + run", lambda _, facts: f"{seconds(facts.totals.startup_s)} + {seconds(facts.totals.wall_s)}"),
     ]
+
+
+def _role_figures(arms: Sequence[ArmSummary]) -> list[tuple[str, Figure]]:
+    """Calls a task and tokens a call for every role of node, where there is more than one; what a checker found."""
+    roles = list(dict.fromkeys(role.role for arm in arms for role in arm.roles))
+    rows = [(f"    {role}", _role(role)) for role in roles] if len(roles) > 1 else []
+    return [*rows, ("  errors found, false alarms", _checks)] if any(arm.checks for arm in arms) else rows
+
+
+def _role(name: str) -> Figure:
+    def figure(arm: ArmSummary, _: ArmFacts) -> str:
+        spent = next((role for role in arm.roles if role.role == name), None)
+        if spent is None or not arm.n:
+            return NOTHING
+        tokens = f"{spent.prompt_tokens / spent.calls:,.1f} + {spent.completion_tokens / spent.calls:,.1f} tokens"
+        return f"{significant(spent.calls / arm.n)} calls, {tokens}"
+
+    return figure
+
+
+def _checks(arm: ArmSummary, _: ArmFacts) -> str:
+    """Of the statements in error that were checked, and of the right ones."""
+    found = arm.checks
+    if found is None:
+        return NOTHING
+    unread = f", {found.unreadable:,} unreadable" if found.unreadable else ""
+    return f"{found.detected:,} of {found.faulty:,}, {found.false_alarms:,} of {found.checked - found.faulty:,}{unread}"
 
 
 def _energy_figures(arms: Sequence[ArmSummary]) -> list[tuple[str, Figure]]:

@@ -10,11 +10,12 @@ from qtrap_agents.analysis.attribution import HopTimes, Kind, attribute
 from qtrap_agents.analysis.collapse import Collapse, Place, analyse
 from qtrap_agents.analysis.export import graphml, node_link_json
 from qtrap_agents.analysis.graph import JudgedPremise, Origin, Status, judge
+from qtrap_agents.analysis.roles import RoleCost, checks, role_costs
 from qtrap_agents.errors import StoreError, unknown
 from qtrap_agents.evidence import REPLAYS, Replay
 from qtrap_agents.semantics import same_value
 from qtrap_agents.store import RunDirectory, read_lines
-from qtrap_agents.types import Hop, Record, Task, Trace, Value
+from qtrap_agents.types import Decision, Hop, Record, Task, Trace, Value, in_order
 
 
 class TraceRow(Record):
@@ -51,10 +52,18 @@ class HopView(Record):
     restated: tuple[str, ...] = ()
 
 
+class DecisionView(Record):
+    """What a node made of hops without a model call, with the judgement of what it stated."""
+
+    decision: Decision
+    premises: tuple[JudgedPremise, ...]
+
+
 class TraceView(Record):
     """One task on one arm. `unstated` are the gold premises that no hop stated; `others` says how other arms did.
 
     `energies` maps hop ids to joules where the arm's energy was measured, `attribution` says how they came to the hops.
+    `roles` are the costs by role of node.
     """
 
     run: str
@@ -62,10 +71,23 @@ class TraceView(Record):
     trace: Trace
     collapse: Collapse
     hops: tuple[HopView, ...]
+    decisions: tuple[DecisionView, ...] = ()
     unstated: tuple[JudgedPremise, ...]
     others: dict[str, str]
     energies: dict[str, float] = Field(default_factory=dict)
     attribution: Kind | None = None
+
+    @property
+    def roles(self) -> tuple[RoleCost, ...]:
+        """Calls, tokens and latency by role of node, in the order of their first call."""
+        return tuple(role_costs(self.trace.hops).values())
+
+    @property
+    def in_order(self) -> tuple[HopView | DecisionView, ...]:
+        """Hops and decisions as they were made."""
+        known: dict[str, HopView | DecisionView] = {view.hop.id: view for view in self.hops}
+        known |= {view.decision.id: view for view in self.decisions}
+        return tuple(known[said.id] for said in in_order(self.trace.hops, self.trace.decisions))
 
     @property
     def energy_j(self) -> float | None:
@@ -234,6 +256,8 @@ def trace_json(view: TraceView) -> dict[str, Any]:
         "others": view.others,
         "task": view.task.model_dump(mode="json"),
         "trace": view.trace.model_dump(mode="json"),
+        "roles": [role.model_dump(mode="json") for role in view.roles],
+        "checks": found.model_dump(mode="json") if (found := checks(view.trace, view.task)) else None,
         "energy": {"hops_j": view.energies, "total_j": view.energy_j, "attribution": view.attribution},
         "premises": [premise.model_dump(mode="json") for premise in judge(view.trace, view.task)],
         "collapse": collapse.model_dump(mode="json") | derived,
@@ -358,6 +382,7 @@ def _view(run: RunDirectory, task: Task, trace: Trace, others: dict[str, str]) -
         trace=trace,
         collapse=analyse(trace, task),
         hops=tuple(_hop_view(hop, judged) for hop in trace.hops),
+        decisions=tuple(_decision_view(decision, judged) for decision in trace.decisions),
         unstated=tuple(premise for premise in judged if premise.hop_id is None),
         others=others,
         energies=energies,
@@ -387,6 +412,10 @@ def _hop_view(hop: Hop, judged: Sequence[JudgedPremise]) -> HopView:
     known = {premise.id for premise in own}
     restated = dict.fromkeys(premise.id for premise in hop.premises if premise.id not in known)
     return HopView(hop=hop, premises=own, restated=tuple(restated))
+
+
+def _decision_view(decision: Decision, judged: Sequence[JudgedPremise]) -> DecisionView:
+    return DecisionView(decision=decision, premises=tuple(premise for premise in judged if premise.hop_id == decision.id))
 
 
 def _hop_of(premise: JudgedPremise | None, hops: dict[str, Hop]) -> Hop | None:

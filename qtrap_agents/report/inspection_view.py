@@ -8,8 +8,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from qtrap_agents.analysis.graph import JudgedPremise
+from qtrap_agents.analysis.roles import RoleCost
 from qtrap_agents.report.format import NOTHING, joules, plain, shown
-from qtrap_agents.report.inspection import HopView, PairView, PremisePair, TraceList, TraceRow, TraceView, outcome
+from qtrap_agents.report.inspection import DecisionView, HopView, PairView, PremisePair, TraceList, TraceRow, TraceView, outcome
 from qtrap_agents.report.table import new_table, print_table
 from qtrap_agents.types import Hop
 
@@ -20,6 +21,7 @@ STYLES = {
 }  # fmt: skip
 _INDENT = 24
 _VALUE = 40
+_DECIDED = 8
 
 
 def render_traces(found: TraceList, console: Console) -> None:
@@ -48,11 +50,16 @@ def render_trace(view: TraceView, console: Console, full: bool = False) -> None:
     console.print(_head(view))
     console.print(_field("question", view.task.question, console, full))
     tree = Tree(Text("hops", style="bold"))
-    for hop in view.hops:
-        _add_hop(tree, hop, view.energies.get(hop.hop.id), console, full)
+    for said in view.in_order:
+        if isinstance(said, HopView):
+            _add_hop(tree, said, view.energies.get(said.hop.id), console, full)
+        else:
+            _add_decision(tree, said)
     for premise in view.unstated:
         tree.add(_premise_line(premise).append(" · no hop stated it"))
     console.print(tree)
+    if len(view.roles) > 1:
+        console.print(plain(f"cost by node: {' · '.join(map(_role_words, view.roles))}"))
     console.print(_answer_line(view))
     for line in _findings(view):
         console.print(plain(line), soft_wrap=line.startswith("next"))
@@ -133,6 +140,22 @@ def _add_hop(tree: Tree, view: HopView, energy_j: float | None, console: Console
         branch.add(_premise_line(premise))
     for name in view.restated:
         branch.add(plain(f"{name} stated again by a later hop, which counts"))
+
+
+def _add_decision(tree: Tree, view: DecisionView) -> None:
+    """A decision with its first premises; a vote of whole chains restates all of them."""
+    made = view.decision
+    branch = tree.add(plain(f"{made.id} ← {', '.join(made.parents)} · no model call", style="bold"))
+    for premise in view.premises[:_DECIDED]:
+        branch.add(_premise_line(premise))
+    if len(view.premises) > _DECIDED:
+        branch.add(plain(f"and {len(view.premises) - _DECIDED:,} more"))
+
+
+def _role_words(role: RoleCost) -> str:
+    calls = f"{role.calls:,} {'call' if role.calls == 1 else 'calls'}"
+    tokens = f"{role.prompt_tokens:,} + {role.completion_tokens:,} tokens"
+    return f"{role.role} {calls}, {tokens}, {1000 * role.latency_s:,.1f} ms"
 
 
 def _field(name: str, text: str, console: Console, full: bool) -> Text:
