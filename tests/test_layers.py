@@ -30,6 +30,7 @@ LAYERS = (
 OWNERS = {
     "pynvml": {"energy", "environment", "doctor"},
     "langgraph": {"workflows"},
+    "langchain_core": {"workflows"},
     "networkx": {"analysis"},
     "openai": {"backends"},
     "prometheus_client": {"backends"},
