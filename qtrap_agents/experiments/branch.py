@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.errors import CompletionError
 from qtrap_agents.evidence import Change, Replay
-from qtrap_agents.premises import parse_steps, parse_value
 from qtrap_agents.runner import Plan, as_trace
 from qtrap_agents.suites.catalog import Suite
 from qtrap_agents.types import Completion, Hop, Message, Premise, Sampling, Task, Trace, Value
 from qtrap_agents.workflows.drive import drive
 from qtrap_agents.workflows.hop import Answer, Context
+from qtrap_agents.workflows.reading import read_steps, read_value
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ async def replay(
     """
     gold = {premise.id: premise.value for premise in task.premises}
     director = Branch(backend, recorded.hops, changes, swapped or {}, known or {}, gold)
-    context = Context(backend=backend, suite=plan.suites[task.suite], sampling=plan.config.sampling, director=director)
+    config = plan.config
+    context = Context(backend, plan.suites[task.suite], config.sampling, director, config.limits)
     begun = time.perf_counter()
     course = await drive(plan.graph_for, task, context)
     trace = as_trace(recorded.run_id, plan.config, arm, 1, task, course, time.perf_counter() - begun)
@@ -125,7 +126,9 @@ async def replay(
 
 def premises_of(hop: Hop, completion: Completion, suite: Suite) -> tuple[Premise, ...]:
     """What the same hop states with another completion: read as its node reads it, one value or a list of steps."""
+    if completion.text == hop.completion.text:
+        return hop.premises
     if len(hop.premises) != 1:
-        return tuple(parse_steps(completion.text, suite.parser))
+        return tuple(read_steps(completion.text, suite))
     (premise,) = hop.premises
-    return (premise.model_copy(update={"text": completion.text, "value": parse_value(completion.text, suite.parser)}),)
+    return (premise.model_copy(update={"text": completion.text, "value": read_value(completion.text, suite)}),)

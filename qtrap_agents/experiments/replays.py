@@ -320,7 +320,8 @@ async def ask_again(plan: Plan, backend: Backend, task: Task, source: str, arm: 
     base = Reply(task_id=task.id, seed=task.seed, source=source, hop_id=hop.id, arm=arm, completion=None)
     max_tokens = suite.spec.max_tokens if len(hop.premises) == 1 else suite.spec.cot_tokens_per_premise * len(task.premises)
     try:
-        completion = await backend.complete(hop.messages, plan.config.sampling.sampling(max_tokens, task.seed))
+        sampling = hop.sampling or plan.config.sampling.sampling(max_tokens, task.seed)
+        completion = await backend.complete(hop.messages, sampling)
     except CompletionError as error:
         return base.model_copy(update={"error": str(error)})
     return base.model_copy(update={"completion": completion, "premises": premises_of(hop, completion, suite)})

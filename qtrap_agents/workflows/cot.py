@@ -1,4 +1,7 @@
-"""`cot`: one model call writes all premises, one a line."""
+"""`cot`: one model call writes all premises, one a line.
+
+Calls: 1.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,9 +10,9 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
-from qtrap_agents.premises import parse_steps
 from qtrap_agents.types import Premise, Task, Value
 from qtrap_agents.workflows.hop import Context, State, Update, ask, record
+from qtrap_agents.workflows.reading import JSON_TOKENS, read_steps, steps_form
 
 
 def build() -> Callable[[Task], CompiledStateGraph[Any, Any, Any, Any]]:
@@ -24,9 +27,10 @@ def build() -> Callable[[Task], CompiledStateGraph[Any, Any, Any, Any]]:
 
 async def _answer(state: State, runtime: Runtime[Context]) -> Update:
     task, suite = state["task"], runtime.context.suite
-    max_tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises))
-    asked = await ask(state, runtime, prompt(task), max_tokens, "answer")
-    update = record(state, runtime, asked, parse_steps(asked.answer.completion.text, suite.parser), ())
+    form = steps_form(suite, task)
+    max_tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises)) + (JSON_TOKENS if form else 0)
+    asked = await ask(state, runtime, task.question if form else prompt(task), max_tokens, "answer", form=form)
+    update = record(state, runtime, asked, read_steps(asked.answer.completion.text, suite), ())
     return {**update, "answer": answer(task, update["hops"][0].premises)}
 
 

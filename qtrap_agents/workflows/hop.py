@@ -9,6 +9,7 @@ A node of your own graph needs three lines:
 graph may run in parallel: every hop names its parents.
 """
 
+import asyncio
 import operator
 import time
 from collections.abc import Mapping, Sequence
@@ -18,13 +19,20 @@ from typing import Annotated, Protocol, TypedDict
 from langgraph.runtime import Runtime
 
 from qtrap_agents.backends.base import Backend
-from qtrap_agents.config import SamplingConfig
-from qtrap_agents.premises import parse_value
+from qtrap_agents.config import Limits, SamplingConfig
+from qtrap_agents.errors import TransientError
 from qtrap_agents.suites.catalog import Suite
 from qtrap_agents.types import Completion, Decision, GoldPremise, Hop, Message, Premise, Sampling, Task, Value, in_order
+from qtrap_agents.workflows.reading import Form, answer_tokens, messages_of, read_value, value_form
 
 LONGEST_UNREADABLE = 200
 """Characters of a completion without a value that are handed on to the next hops."""
+
+
+NO_LIMITS = Limits()
+
+SEED_STEP = 1_000_003
+"""What lies between the seeds of two draws of one hop: more than between the seeds of two runs or tasks."""
 
 
 def _latest(_: Value | None, new: Value | None) -> Value | None:
@@ -74,10 +82,40 @@ class Context:
     suite: Suite
     sampling: SamplingConfig
     director: Director | None = None
+    limits: Limits = NO_LIMITS
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a hop is drawn where not as the run says: temperature, tokens, which of several draws (from 0), further stop texts."""
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    number: int = 0
+    stop: tuple[str, ...] = ()
+
+    def applied(self, sampling: Sampling) -> Sampling:
+        """The sampling of the hop; every number gives another seed."""
+        return sampling.model_copy(
+            update={
+                "temperature": sampling.temperature if self.temperature is None else self.temperature,
+                "max_tokens": self.max_tokens or sampling.max_tokens,
+                "seed": sampling.seed + SEED_STEP * self.number,
+                "stop": (*sampling.stop, *self.stop),
+            }
+        )
 
 
 async def hop(
-    state: State, runtime: Runtime[Context], premise: str, *, prompt: str | None = None, node: str | None = None
+    state: State,
+    runtime: Runtime[Context],
+    premise: str,
+    *,
+    prompt: str | None = None,
+    node: str | None = None,
+    hop_id: str | None = None,
+    draw: Draw | None = None,
+    given: Sequence[str] | None = None,
 ) -> Update:
     """Ask the arm for one premise of the task.
 
@@ -85,6 +123,9 @@ async def hop(
         premise: id of the gold premise that this step states, or a new id for a step that gold does not know.
         prompt: the user message; by default the gold instruction with the stated values of its parents filled in.
         node: name in the trace; by default the premise id.
+        hop_id: id of the hop, needed where several hops of a node are asked at once; by default the node, numbered.
+        draw: how the hop is drawn where not as the run says.
+        given: ids of the premises that your prompt shows; by default those that gold derives it from, or all.
 
     Returns:
         The state update: the hop, and its value as the answer so far.
@@ -94,12 +135,13 @@ async def hop(
     """
     task, stated = state["task"], statements(state)
     gold = next((gold for gold in task.premises if gold.id == premise), None)
-    depends_on = gold.depends_on if gold else tuple(stated)
+    depends_on = tuple(given) if given is not None else gold.depends_on if gold else tuple(stated)
     suite = runtime.context.suite
     text = prompt if prompt is not None else instruction(task, gold, stated, suite.spec.show_question)
-    asked = await ask(state, runtime, text, suite.spec.max_tokens, node or premise)
+    form = value_form(suite)
+    asked = await ask(state, runtime, text, answer_tokens(suite, form), node or premise, hop_id=hop_id, draw=draw, form=form)
     said = asked.answer.completion.text
-    premises = (Premise(id=premise, text=said, value=parse_value(said, suite.parser), depends_on=depends_on),)
+    premises = (Premise(id=premise, text=said, value=read_value(said, suite), depends_on=depends_on),)
     return record(state, runtime, asked, premises, depends_on)
 
 
@@ -111,35 +153,82 @@ class Asked:
     node: str
     messages: tuple[Message, ...]
     answer: Answer
+    sampling: Sampling | None = None
 
 
-async def ask(state: State, runtime: Runtime[Context], prompt: str, max_tokens: int, node: str) -> Asked:
-    """Send one user message, after the system message of the suite if it has one."""
+async def ask(
+    state: State,
+    runtime: Runtime[Context],
+    prompt: str,
+    max_tokens: int,
+    node: str,
+    *,
+    hop_id: str | None = None,
+    draw: Draw | None = None,
+    form: Form | None = None,
+) -> Asked:
+    """Send one user message, after the system message and the examples of the suite if it has any.
+
+    With a `form` the prompt tells how to write the answer, and generation is held to its schema.
+    """
     context = runtime.context
-    system = context.suite.system
-    messages = (*((Message(role="system", content=system),) if system else ()), Message(role="user", content=prompt))
-    repeats = sum(1 for earlier in state["hops"] if earlier.node == node)
-    hop_id = f"{node}.{repeats + 1}" if repeats else node
-    sampling = context.sampling.sampling(max_tokens, state["task"].seed)
+    messages = messages_of(context.suite, prompt, form)
+    hop_id = hop_id or _numbered(node, state["hops"])
+    sampling = usual = context.sampling.sampling(max_tokens, state["task"].seed)
+    if form is not None:
+        sampling = sampling.model_copy(update={"json_schema": form.schema})
+    if draw is not None:
+        sampling = draw.applied(sampling)
+    answer = await _answered(context, hop_id, messages, sampling)
+    return Asked(hop_id, node, messages, answer, sampling if sampling is not usual else None)
+
+
+def _numbered(node: str, hops: Sequence[Hop]) -> str:
+    repeats = sum(1 for earlier in hops if earlier.node == node)
+    return f"{node}.{repeats + 1}" if repeats else node
+
+
+async def _answered(context: Context, hop_id: str, messages: tuple[Message, ...], sampling: Sampling) -> Answer:
+    """The answer, waited for as long as the limits of the run allow."""
+    limit = context.limits.hop_timeout_s
+    if limit is None:
+        return await _answer(context, hop_id, messages, sampling)
+    try:
+        async with asyncio.timeout(limit):
+            return await _answer(context, hop_id, messages, sampling)
+    except TimeoutError:
+        raise TransientError(f"hop '{hop_id}' had no answer within {limit:g} s (limits.hop_timeout_s); raise it") from None
+
+
+async def _answer(context: Context, hop_id: str, messages: tuple[Message, ...], sampling: Sampling) -> Answer:
     if context.director is not None:
-        return Asked(hop_id, node, messages, await context.director.answer(hop_id, messages, sampling))
+        return await context.director.answer(hop_id, messages, sampling)
     started = time.time()
-    return Asked(hop_id, node, messages, Answer(await context.backend.complete(messages, sampling), started))
+    return Answer(await context.backend.complete(messages, sampling), started)
 
 
 def record(
-    state: State, runtime: Runtime[Context], asked: Asked, premises: Sequence[Premise], depends_on: Sequence[str]
+    state: State,
+    runtime: Runtime[Context],
+    asked: Asked,
+    premises: Sequence[Premise],
+    depends_on: Sequence[str],
+    parents: Sequence[str] | None = None,
 ) -> Update:
-    """The state update of a hop that stated these premises; the last one is the answer so far."""
+    """The state update of a hop that stated these premises; the last one is the answer so far.
+
+    Its parents are those that last stated what it depends on, unless `parents` names others.
+    """
     done = Hop(
         id=asked.hop_id,
         node=asked.node,
-        parents=_parents(state["hops"], depends_on),
+        parents=_parents(state, depends_on) if parents is None else tuple(parents),
         messages=asked.messages,
         completion=asked.answer.completion,
         premises=tuple(premises),
         started_at=asked.answer.started_at,
         arm=asked.answer.arm,
+        sampling=asked.sampling,
     )
     if runtime.context.director is not None:
         done = runtime.context.director.rewrite(done)
@@ -181,6 +270,7 @@ def _shown(premise: Premise | None) -> str:
     return str(premise.value)
 
 
-def _parents(hops: Sequence[Hop], depends_on: Sequence[str]) -> tuple[str, ...]:
-    by_premise = {premise.id: hop.id for hop in hops for premise in hop.premises}
+def _parents(state: State, depends_on: Sequence[str]) -> tuple[str, ...]:
+    said = in_order(state["hops"], state.get("decisions", []))
+    by_premise = {premise.id: statement.id for statement in said for premise in statement.premises}
     return tuple(dict.fromkeys(by_premise[parent] for parent in depends_on if parent in by_premise))
