@@ -4,12 +4,16 @@ import itertools
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from qtrap_agents.errors import ArmError
 
 NOT_FINITE = "the model's logits are not finite (NaN or infinite)"
 NO_TEMPLATE = "the tokenizer has no chat template; add chat_template to the checkpoint's tokenizer_config.json"
+NO_SYSTEM_ROLE = "the chat template has no system role: the system message heads the first user message"
+TOO_LONG = "the prompt is longer than the context"
+GIVEN_UP = "the engine gave up on the request: with a JSON schema, no token of this tokenizer may go on in it"
 
 TEXT_CONTEXT = 8
 TEXT_BLOCK = 16
@@ -21,15 +25,48 @@ Ids = tuple[int, ...]
 def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
     """Token ids of the rendered chat, ready for the assistant's turn.
 
+    Where the chat template refuses a system message, its text stands at the head of the first user message.
+
     Raises:
         ArmError: the tokenizer has no chat template.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ArmError(NO_TEMPLATE)
-    text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+    chat = list(messages) if has_system_role(tokenizer) else without_system_role(messages)
+    text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     fast = getattr(tokenizer, "backend_tokenizer", None)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"] if fast is None else _encoded(fast, text)
     return ids
+
+
+@lru_cache(maxsize=8)
+def has_system_role(tokenizer: Any) -> bool:
+    """False where the chat template raises on a system message; one that leaves it out silently is taken at its word."""
+    if not getattr(tokenizer, "chat_template", None):
+        return True
+    from jinja2 import TemplateError
+
+    chat = [{"role": "system", "content": "1"}, {"role": "user", "content": "1"}]
+    try:
+        tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    except TemplateError:
+        return False
+    return True
+
+
+def without_system_role(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The same chat with what the system says at the head of the first user message."""
+    said = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+    chat = [dict(message) for message in messages if message["role"] != "system"]
+    first = next((message for message in chat if message["role"] == "user"), None)
+    if said and first is not None:
+        first["content"] = f"{said}\n\n{first['content']}"
+    return chat
+
+
+def too_long(tokens: int, context: int) -> str:
+    """The sentence for a prompt that leaves no room for an answer."""
+    return f"{TOO_LONG}: it has {tokens} tokens, the model takes {context - 1} (engine.max_model_len)"
 
 
 def _encoded(fast: Any, text: str) -> list[int]:

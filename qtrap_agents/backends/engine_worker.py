@@ -1,7 +1,7 @@
 """The child that serves a vLLM arm without HTTP: `python -m qtrap_agents.backends.engine_worker FD`.
 
-JSON lines over the socket FD. First in: `{"arguments": {…}}`. First out: `{"ready": ModelFacts, "start_s": …}`. Then in
-`{"id", "messages", "sampling"}`, `{"id", "messages", "token_ids", "top"}`, `{"id", "stats"}`, `{"id", "profile"}` or
+JSON lines over the socket FD. First in: `{"arguments": {…}}`. First out: `{"ready": ModelFacts, "notes": […], "start_s": …}`.
+Then in `{"id", "messages", "sampling"}`, `{"id", "messages", "token_ids", "top"}`, `{"id", "stats"}`, `{"id", "profile"}` or
 `{"abort": id}`, and out, as they finish, `{"id", "completion"}`, `{"id", "score"}`, `{"id", "metrics"}`, `{"id", "kernels"}` or
 `{"id", "error"}`; `{"alive": true}` at least every second while the engine steps. Requests are read between steps and join
 the running batch.
@@ -20,7 +20,17 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from qtrap_agents.backends.chat import NOT_FINITE, all_finite, checksum, prompt_ids, text_pieces
+from qtrap_agents.backends.chat import (
+    GIVEN_UP,
+    NO_SYSTEM_ROLE,
+    NOT_FINITE,
+    all_finite,
+    checksum,
+    has_system_role,
+    prompt_ids,
+    text_pieces,
+    too_long,
+)
 from qtrap_agents.backends.guard import kill_own_group
 from qtrap_agents.backends.inspector import combine
 from qtrap_agents.concurrency import rarely_collected
@@ -74,12 +84,16 @@ class Worker:
     """
 
     def __init__(self, arguments: Line) -> None:
+        from vllm.config import StructuredOutputsConfig
         from vllm.engine.arg_utils import EngineArgs
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=UsageContext.OPENAI_API_SERVER)
+        structured = StructuredOutputsConfig(**arguments["structured_outputs_config"])
+        chosen = EngineArgs(**arguments | {"structured_outputs_config": structured})
+        self._engine = LLMEngine.from_engine_args(chosen, usage_context=UsageContext.OPENAI_API_SERVER)
         self._tokenizer = self._engine.get_tokenizer()
+        self._context = int(self._engine.model_config.max_model_len)
         elsewhere = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "1"
         self.at_once = sys.maxsize if elsewhere else max(1, arguments["max_num_seqs"] // BURST)
         self._given: dict[str, int] = {}
@@ -87,6 +101,10 @@ class Worker:
     def facts(self) -> Line:
         """What every worker of the engine holds, put together."""
         return dict(combine(self._engine.collective_rpc("qtrap_facts")))
+
+    def notes(self) -> list[str]:
+        """What a user should know of the chat template."""
+        return [] if has_system_role(self._tokenizer) else [NO_SYSTEM_ROLE]
 
     @property
     def busy(self) -> bool:
@@ -122,6 +140,8 @@ class Worker:
         return {"id": line["id"], "kernels": kernels}
 
     def _complete(self, line: Line, prompt: list[int]) -> list[Line]:
+        if len(prompt) >= self._context:
+            return [{"id": line["id"], "error": too_long(len(prompt), self._context)}]
         parameters = sampling_parameters(json.dumps(line["sampling"]))
         self._engine.add_request(str(line["id"]), {"prompt_token_ids": prompt}, parameters)
         return []
@@ -140,12 +160,19 @@ class Worker:
         """A completion, a score, or an error where logits that count were not finite."""
         given = self._given.pop(output.request_id, 0)
         if not given:
-            broken = getattr(output.metrics, "is_corrupted", False)
-            return {"error": NOT_FINITE} if broken else {"completion": completion(output)}
+            problem = _problem(output)
+            return {"error": problem} if problem else {"completion": completion(output)}
         entries = ranked(output.prompt_logprobs, given)
         if not all_finite(value for _, values in entries for value in values):
             return {"error": NOT_FINITE}
         return {"score": score(self._tokenizer, output.prompt_token_ids[:-given], output.prompt_token_ids[-given:], entries)}
+
+
+def _problem(output: Any) -> str | None:
+    """Why a finished request is no answer."""
+    if getattr(output.metrics, "is_corrupted", False):
+        return NOT_FINITE
+    return GIVEN_UP if output.outputs[0].finish_reason == "error" else None
 
 
 @lru_cache(maxsize=64)
@@ -156,9 +183,10 @@ def sampling_parameters(sampling: str) -> Any:
     long as reading its prompt.
     """
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
     wanted = json.loads(sampling)
+    schema = wanted["json_schema"]
     parameters = SamplingParams(
         temperature=wanted["temperature"],
         top_p=wanted["top_p"],
@@ -167,6 +195,7 @@ def sampling_parameters(sampling: str) -> Any:
         stop=wanted["stop"] or None,
         ignore_eos=wanted["ignore_eos"],
         logprobs=wanted["logprobs"],
+        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
     parameters.skip_clone = True
@@ -266,7 +295,7 @@ def main() -> NoReturn:
         channel = Channel(int(sys.argv[1]))
         worker = Worker(next(channel.receive(wait=True, limit=1))["arguments"])
         rarely_collected()
-        channel.send([{"ready": worker.facts(), "start_s": time.monotonic() - started}])
+        channel.send([{"ready": worker.facts(), "notes": worker.notes(), "start_s": time.monotonic() - started}])
         serve(channel, worker)
     except BaseException:
         traceback.print_exc()
