@@ -6,13 +6,26 @@ from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from qtrap_agents.errors import ConfigError, unknown
+from qtrap_agents.paths import shipped
 from qtrap_agents.types import Record, Sampling, Value
 
 Model = TypeVar("Model", bound=Record)
 
 BACKENDS = ("auto", "vllm", "transformers", "scripted")
+
+ARMS = Path("configs") / "arms"
+"""Where arms of one's own are kept by name, in the working directory; the shipped ones lie beside the shipped configurations."""
+
+ARM_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+_TYPES = ("int", "float", "str", "bool")
+"""What pydantic adds to the place of a value that fits none of its types."""
+
+_LONGEST_SHOWN = 200
+"""Characters of a wrong value that a message shows."""
 
 AGAIN = "+again"
 """What the name of the baseline gets where it is served a second time; no other arm can be called so."""
@@ -21,36 +34,66 @@ AGAIN = "+again"
 class ArmConfig(Record):
     """One way of serving the model. Precision is data: it follows from the checkpoint.
 
-    `checkpoint` is a directory, a hub id, or `reference:<size>/<arm>` for a shipped model. `backend: auto` takes vLLM
-    where it can run and `transformers` otherwise. `transport: engine` drives vLLM in a child process without HTTP,
-    `server` starts its OpenAI-compatible server, and `base_url` uses a server that already runs.
+    In the list of arms of a run, a name stands for the arm in `configs/arms/<name>.yaml` (see `named_arm`).
+
+    `checkpoint` is a directory, a hub id (of which `revision` is a branch, tag or commit), or `reference:<size>/<arm>` for a
+    shipped model. `backend: auto` takes vLLM where it can run and `transformers` otherwise. `transport: engine` drives vLLM
+    in a child process without HTTP, `server` starts its OpenAI-compatible server, and `base_url` uses a server that already
+    runs; several of them (a list there, or `base_urls`) are one arm, whose requests go to the least busy one. `api_key_env`
+    names the environment variable with the key of such a server; without it, `OPENAI_API_KEY` is sent where it is set.
     `environment` is set for the process that serves the arm, such as `VLLM_DISABLED_KERNELS` to choose another kernel.
     `script` is the `module:function` that answers for a `scripted` arm. `bitsandbytes` quantises 16-bit weights while a
-    `transformers` arm loads them (GPU only).
+    `transformers` arm loads them (GPU only). `recipe` tells how `qtrap quantize` made the checkpoint; an arm whose weights
+    have another checksum than its recipe is refused.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=ARM_NAME)
     checkpoint: str | None = None
+    revision: str | None = None
     backend: Literal["auto", "vllm", "transformers", "scripted"] = "auto"
     transport: Literal["engine", "server"] = "engine"
     base_url: str | None = None
+    base_urls: tuple[str, ...] = ()
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     model: str | None = None
     script: str | None = None
     bitsandbytes: Literal["nf4", "int8"] | None = None
     port: int | None = Field(default=None, ge=1, le=65535)
     engine_args: dict[str, Value | bool] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
+    recipe: dict[str, Value] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return named_arm(value).model_dump()
+        if isinstance(value, Mapping) and isinstance(value.get("base_url"), (list, tuple)):
+            urls = value.get("base_urls") or ()
+            return {**value, "base_url": None, "base_urls": (*value["base_url"], *urls)}
+        return value
 
     @model_validator(mode="after")
     def _enough_to_serve(self) -> "ArmConfig":
         if self.backend == "scripted":
             if not self.script:
                 raise ValueError("a scripted arm needs 'script: module:function'")
-        elif not self.checkpoint and not self.base_url:
+        elif not self.checkpoint and not self.urls:
             raise ValueError("an arm needs 'checkpoint' (or 'base_url' of a running server)")
+        if len(set(self.urls)) < len(self.urls):
+            raise ValueError(f"'base_urls' names a server twice: {', '.join(self.urls)}")
+        if self.api_key_env and not self.urls:
+            raise ValueError("'api_key_env' is for a server that already runs: add 'base_url'")
+        if self.revision and (self.urls or not self.checkpoint):
+            raise ValueError("'revision' belongs to a hub id: name it as 'checkpoint', without a 'base_url'")
         if self.bitsandbytes and self.backend != "transformers":
             raise ValueError("'bitsandbytes' quantises at load in the transformers arm: add 'backend: transformers'")
         return self
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Addresses of the running servers that this arm uses; none where it is served by processes of its own."""
+        return (*((self.base_url,) if self.base_url else ()), *self.base_urls)
 
 
 class EngineConfig(Record):
@@ -105,6 +148,25 @@ class WorkflowChoice(Record):
     params: dict[str, Value] = Field(default_factory=dict)
 
 
+class Limits(Record):
+    """How far one task may go before it ends in an error that names the limit.
+
+    `retries` is how often a request is asked again that failed for a passing reason (timeout, busy server, broken line), with
+    growing pauses from 0.5 s on; a refused prompt is never asked again. `hop_timeout_s` is for one model call, its time in the
+    queue included; `engine.request_timeout_s` counts besides. `task_timeout_s` is for all of a task. `steps` are rounds of the
+    graph, one for each set of nodes that run at once; by default 1,000 and 30 for each gold premise.
+    """
+
+    retries: int = Field(default=1, ge=0, le=10)
+    hop_timeout_s: float | None = Field(default=None, gt=0)
+    task_timeout_s: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+
+    def steps_for(self, premises: int) -> int:
+        """Rounds that the graph of a task with so many gold premises may take."""
+        return self.steps or 1_000 + 30 * premises
+
+
 class RunConfig(Record):
     """Everything that decides a run: suites × depths × seeds × arms, one workflow.
 
@@ -126,6 +188,7 @@ class RunConfig(Record):
     concurrency: int = Field(default=128, ge=1)
     sampling: SamplingConfig = SamplingConfig()
     engine: EngineConfig = EngineConfig()
+    limits: Limits = Limits()
     noise_floor: bool = True
     energy: Literal["auto", "none"] = "auto"
     order: Literal["auto", "once", "abba"] = "auto"
@@ -228,6 +291,46 @@ class BenchConfig(Record):
         return self.baseline or self.arms[0].name
 
 
+def named_arm(name: str, folders: Sequence[Path] | None = None) -> ArmConfig:
+    """The arm in `<name>.yaml` of the first of the folders that has it: by default `./configs/arms` and the shipped ones.
+
+    Raises:
+        ValueError: there is no such file (with the nearest name).
+        ConfigError: the file is wrong: names it, the line and the field.
+    """
+    files = arm_files(folders)
+    if name not in files:
+        raise ValueError(f"{unknown('arm', name, files)} `qtrap list arms` shows the named ones")
+    return read_arm(files[name])
+
+
+def read_arm(path: Path) -> ArmConfig:
+    """The arm in a file, called like the file. Raises ConfigError."""
+    arm = load_yaml(path, ArmConfig)
+    if arm.name != path.stem:
+        raise ConfigError(f"{path}: field 'name' is '{arm.name}'; call it '{path.stem}' like its file")
+    return arm
+
+
+def arm_files(folders: Sequence[Path] | None = None) -> dict[str, Path]:
+    """Named arms and their files, one's own before shipped ones of the same name."""
+    found: dict[str, Path] = {}
+    for folder in (ARMS, shipped("configs") / "arms") if folders is None else folders:
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def arm_by_name(name: str, arms: Sequence[ArmConfig]) -> ArmConfig:
+    """One of the arms, else the named one from `configs/arms`. Raises ConfigError where there is neither."""
+    found = next((arm for arm in arms if arm.name == name), None)
+    if found is None and name in (files := arm_files()):
+        return read_arm(files[name])
+    if found is None:
+        raise ConfigError(unknown("arm", name, [*(arm.name for arm in arms), *arm_files()]))
+    return found
+
+
 def different_names(arms: tuple[ArmConfig, ...]) -> tuple[ArmConfig, ...]:
     """The arms. Raises ValueError where two have one name."""
     names = [arm.name for arm in arms]
@@ -249,6 +352,27 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     Raises:
         ConfigError: names the file, the line, the field and the remedy.
     """
+    data, lines = _read_yaml(path)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(describe(error, str(path), model, lines)) from error
+
+
+def yaml_problems(path: Path, model: type[Record]) -> list[str]:
+    """Everything that keeps `load_yaml` from reading a file, a sentence each; empty where nothing does."""
+    try:
+        data, lines = _read_yaml(path)
+        model.model_validate(data)
+    except ConfigError as error:
+        return [str(error)]
+    except ValidationError as error:
+        return describe_all(error, str(path), model, lines)
+    return []
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Hashable, ...], int]]:
+    """The fields of a file, and the line of every one. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -263,25 +387,43 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
         raise ConfigError(f"{path}{_yaml_line(error)}: not valid YAML: {_first_line(error)}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}:1: expected fields such as 'name: …', found {type(data).__name__}")
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(describe(error, str(path), model, lines)) from error
+    return data, lines
 
 
 def describe(error: ValidationError, source: str, model: type[Record], lines: Mapping[tuple[Hashable, ...], int]) -> str:
     """One sentence for the first validation error, with its line where it is known."""
-    first = error.errors()[0]
-    place = tuple(part for part in first["loc"])
+    return _described(error.errors()[0], source, model, lines)
+
+
+def describe_all(
+    error: ValidationError, source: str, model: type[Record], lines: Mapping[tuple[Hashable, ...], int]
+) -> list[str]:
+    """The same for every validation error; of a value that may be of several types, one sentence."""
+    found: dict[tuple[int | str, ...], str] = {}
+    for one in error.errors():
+        place = one["loc"][:-1] if one["loc"] and one["loc"][-1] in _TYPES else one["loc"]
+        found.setdefault(place, _described(one, source, model, lines))
+    return list(found.values())
+
+
+def _described(first: ErrorDetails, source: str, model: type[Record], lines: Mapping[tuple[Hashable, ...], int]) -> str:
+    union = bool(first["loc"]) and first["loc"][-1] in _TYPES
+    place = tuple(first["loc"][:-1] if union else first["loc"])
     line = next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), None)
     where = f"{source}:{line}" if line else source
     field = ".".join(str(part) for part in place) or "file"
     if first["type"] == "extra_forbidden":
         siblings = _fields_at(model, place[:-1])
         return f"{where}: {unknown('field', str(place[-1]), siblings) if siblings else f'unknown field {field!r}; remove it'}"
-    message = first["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(first.get("input"), (dict, list)) else f", not {first.get('input')!r}"
+    message = "must be a number or text" if union else first["msg"].removeprefix("Value error, ")
+    given = first.get("input")
+    shown = "" if isinstance(given, (dict, list)) else f", not {_short(given)}"
     return f"{where}: field '{field}': {message[0].lower()}{message[1:]}{shown if first['type'] != 'value_error' else ''}"
+
+
+def _short(value: object) -> str:
+    text = repr(value[:_LONGEST_SHOWN] if isinstance(value, str) else value)
+    return f"{text[:_LONGEST_SHOWN]} …" if len(text) > _LONGEST_SHOWN else text
 
 
 def _fields_at(model: type[Record], place: Sequence[int | str]) -> Sequence[str]:

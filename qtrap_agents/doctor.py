@@ -21,6 +21,8 @@ from qtrap_agents.backends.launch import gpu_visible, vllm_build, vllm_version
 from qtrap_agents.config import ArmConfig
 from qtrap_agents.energy import RAPL, VISIBLE, Meter, RaplMeter, open_meter, open_nvml
 from qtrap_agents.environment import cpu_name
+from qtrap_agents.errors import QtrapError
+from qtrap_agents.quantise import environment as quantiser
 from qtrap_agents.types import Record
 
 CHECKSUMS = "checksums.json"
@@ -68,6 +70,7 @@ def run_checks(folder: Path = Path()) -> Diagnosis:
             check_meter(),
             check_disk(folder),
             check_reference(paths.REFERENCE_CHECKPOINTS),
+            check_quantiser(),
             check_git(),
         )
     )
@@ -258,6 +261,20 @@ def check_reference(root: Path) -> Check:
         detail = f"{len(wrong)} of {len(expected)} files differ from their checksum or are missing: {_few(wrong)}"
         return Check(name=name, state="missing", detail=detail, remedy=again)
     return Check(name=name, state="ok", detail=f"{len(expected)} files match their checksums")
+
+
+def check_quantiser() -> Check:
+    """The environment in which `qtrap quantize` works; optional, made at its first use."""
+    name, remedy = "quantiser", "qtrap quantize --setup (minutes, gigabytes), or --python of one that has llm-compressor"
+    python = quantiser.own_interpreter()
+    if python is None:
+        return Check(name=name, state="missing", detail=f"none in {quantiser.folder()}", remedy=remedy, needed=False)
+    try:
+        found = quantiser.versions(python)
+    except QtrapError as error:
+        again = f"rm -r {quantiser.folder()}; qtrap quantize --setup"
+        return Check(name=name, state="warn", detail=str(error), remedy=again, needed=False)
+    return Check(name=name, state="ok", detail=f"llm-compressor {found['llmcompressor']}, torch {found['torch']}")
 
 
 def check_git() -> Check:

@@ -12,6 +12,7 @@ from qtrap_agents.errors import ArmError, unknown
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 PACKED_NAMES = (".weight_packed", ".qweight")
 FLOAT_BYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
+HUB_TIMEOUT_S = 15.0
 LINEAR = re.compile(r"\.layers\.\d+\..*_proj\.weight$")
 
 
@@ -41,6 +42,7 @@ class Tensor(NamedTuple):
     name: str
     dtype: str
     nbytes: int
+    shape: tuple[int, ...] = ()
 
 
 def resolve_checkpoint(name: str) -> Path | str:
@@ -128,7 +130,10 @@ def read_header(file: Path) -> list[Tensor]:
         raise ArmError(f"{file}: not a readable safetensors file ({error}); {remedy}") from error
     if size != expected:
         raise ArmError(f"{file}: {'truncated' if size < expected else 'too long'}, {size} of {expected} bytes; {remedy}")
-    return [Tensor(name, entries[name]["dtype"], end - start) for name, (start, end) in spans.items()]
+    return [
+        Tensor(name, entries[name]["dtype"], end - start, tuple(entries[name].get("shape", ())))
+        for name, (start, end) in spans.items()
+    ]
 
 
 def read_facts(path: Path) -> CheckpointFacts:
@@ -154,16 +159,61 @@ def _elements(tensor: Tensor) -> int:
     return tensor.nbytes // FLOAT_BYTES[tensor.dtype] if tensor.dtype in FLOAT_BYTES else 0
 
 
-def cached_files(name: str) -> Path | None:
+def cached_files(name: str, revision: str | None = None) -> Path | None:
     """The directory of a hub model in the local cache, where it lies after it was served; None where it is not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        path = Path(snapshot_download(name, local_files_only=True))
+        path = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
         return None
     return path if any(path.glob("*.safetensors")) else None
+
+
+def commit_of(path: Path) -> str | None:
+    """The commit of a directory in the hub's cache, which is called after it; None for any other directory."""
+    return path.name if path.parent.name == "snapshots" else None
+
+
+def require_hub_model(name: str, revision: str | None = None) -> None:
+    """Look whether a hub id can be loaded: it lies in the local cache, or the hub has it and lets us read it.
+
+    Raises:
+        ArmError: it does not exist, is not open to us, or the hub cannot be reached; one sentence with the remedy.
+    """
+    from httpx import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if cached_files(name, revision) is not None:
+        return
+    try:
+        HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT_S)
+    except GatedRepoError:
+        told = "its publisher has to let you in: accept the terms on its page and log in with `hf auth login`"
+    except RepositoryNotFoundError:
+        told = "the hub has no such model, or it is private: correct the id, or log in with `hf auth login`"
+    except RevisionNotFoundError:
+        told = f"the hub has no revision '{revision}' of it: correct 'revision' or leave it out"
+    except (HFValidationError, HfHubHTTPError) as error:
+        told = f"the hub refuses it ({_first_line(error)}): correct the id or give a local directory"
+    except (HTTPError, OSError, OfflineModeIsEnabled):
+        told = "not in the local hub cache, and the hub cannot be reached: go online, set HF_ENDPOINT, or give a local directory"
+    else:
+        return
+    raise ArmError(f"checkpoint '{name}': {told}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def tensor_bytes(path: Path) -> int:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from qtrap_agents.backends.identity import identify
-from qtrap_agents.backends.launch import Launch, engine_arguments, environment, vllm_version
+from qtrap_agents.backends.launch import Launch, engine_arguments, environment, kv_cache_dtype, vllm_version
 from qtrap_agents.backends.metrics import read_metrics
 from qtrap_agents.backends.process import Child, owned_child
-from qtrap_agents.errors import ArmDied, ArmError, CompletionError
+from qtrap_agents.errors import ArmDied, ArmError, CompletionError, TransientError
 from qtrap_agents.measures import KernelTime, ServerStats
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score
 
@@ -131,7 +131,7 @@ class EngineArm:
         if self._death:
             return ArmDied(self._death)
         if time.monotonic() - self._heard < self._timeout_s:
-            return CompletionError(f"no answer within {self._timeout_s:g} s (engine.request_timeout_s); raise it or ask for less")
+            return TransientError(f"no answer within {self._timeout_s:g} s (engine.request_timeout_s); raise it or ask for less")
         self._die(f"arm '{self._name}': the engine said nothing for {self._timeout_s:g} s; {self._child.last_words()}")
         return ArmDied(self._death)
 
@@ -209,5 +209,7 @@ async def _ready(arm: EngineArm, child: Child, launch: Launch) -> ArmIdentity:
         launch.checkpoint,
         report["ready"],
         engine=vllm_version(),
-        kv_cache_dtype=launch.engine.kv_cache_dtype,
+        kv_cache_dtype=kv_cache_dtype(launch),
+        revision=launch.arm.revision,
+        notes=tuple(report["notes"]),
     )

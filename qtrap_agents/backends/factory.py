@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.backends.chat import NOT_FINITE, all_finite
+from qtrap_agents.backends.checkpoint import require_hub_model
 from qtrap_agents.backends.checkpoint import resolve_checkpoint as resolve_checkpoint
 from qtrap_agents.backends.launch import Launch, gpu_visible, vllm_build
 from qtrap_agents.backends.launch import resolve_dtype as resolve_dtype
@@ -14,9 +15,11 @@ from qtrap_agents.backends.scripted import open_scripted
 from qtrap_agents.backends.verify import require
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError
-from qtrap_agents.types import Message, Sampling
+from qtrap_agents.types import ArmIdentity, Message, Sampling
 
-CANARY = (Message(role="user", content="1"),)
+CANARY = (Message(role="system", content="Answer."), Message(role="user", content="1"))
+"""With a system message, so that a server shows at once whether it takes one."""
+SCHEMA_TOKENS = 32
 
 
 def resolve_backend(config: ArmConfig) -> tuple[str, str | None]:
@@ -25,8 +28,8 @@ def resolve_backend(config: ArmConfig) -> tuple[str, str | None]:
     Raises:
         ArmError: vLLM was asked for by name and cannot run here.
     """
-    if config.backend in {"scripted", "transformers"} or config.base_url:
-        return ("vllm" if config.base_url and config.backend == "auto" else config.backend), None
+    if config.backend in {"scripted", "transformers"} or config.urls:
+        return ("vllm" if config.urls and config.backend == "auto" else config.backend), None
     missing = _why_no_vllm()
     if missing is None:
         return "vllm", None
@@ -47,20 +50,35 @@ async def open_arm(config: ArmConfig, engine: EngineConfig, log: Path, allow_unv
     """
     async with _open(config, engine, log) as backend:
         require(config.name, backend.identity, allow_unverified)
+        _require_recipe(config, backend.identity)
         if backend.identity.backend != "scripted":
             await _check_finite(config.name, backend)
         yield backend
+
+
+async def holds_to(name: str, backend: Backend, schema: str) -> bool:
+    """Whether the arm holds an answer to a JSON schema of an object, though its prompt says nothing of JSON.
+
+    Raises:
+        ArmError: the request failed.
+    """
+    try:
+        completion = await backend.complete(CANARY, Sampling(max_tokens=SCHEMA_TOKENS, json_schema=schema))
+    except CompletionError as error:
+        raise ArmError(f"arm '{name}': the first request with a JSON schema failed: {error}") from error
+    return completion.text.lstrip().startswith("{")
 
 
 def _open(config: ArmConfig, engine: EngineConfig, log: Path) -> AbstractAsyncContextManager[Backend]:
     backend, _ = resolve_backend(config)
     if backend == "scripted":
         return open_scripted(config)
-    if config.base_url:
-        from qtrap_agents.backends.server import open_running_server
+    if config.urls:
+        from qtrap_agents.backends.pool import open_pool
 
-        return open_running_server(config, engine)
+        return open_pool(config, engine)
     checkpoint = resolve_checkpoint(config.checkpoint or "")
+    _require_files(config, checkpoint)
     if backend == "transformers":
         from qtrap_agents.backends.transformers_arm import open_transformers
 
@@ -74,6 +92,24 @@ def _open(config: ArmConfig, engine: EngineConfig, log: Path) -> AbstractAsyncCo
     from qtrap_agents.backends.engine import open_engine
 
     return open_engine(launch, log)
+
+
+def _require_files(config: ArmConfig, checkpoint: Path | str) -> None:
+    """A hub id that can be loaded, or a directory, which has no revisions. Raises ArmError."""
+    if isinstance(checkpoint, str):
+        require_hub_model(checkpoint, config.revision)
+    elif config.revision is not None:
+        raise ArmError(f"arm '{config.name}': 'revision' belongs to a hub id, {checkpoint} is a directory; leave it out")
+
+
+def _require_recipe(config: ArmConfig, identity: ArmIdentity) -> None:
+    """The weights that `qtrap quantize` made, where the arm says so. Raises ArmError where they are others."""
+    made, found = config.recipe.get("checksum"), identity.checksum
+    if made is not None and found is not None and made != found:
+        raise ArmError(
+            f"arm '{config.name}': the weights in {identity.checkpoint} ({found[:8]}) are not those of its recipe "
+            f"({str(made)[:8]}); quantise again, or remove 'recipe' from the arm"
+        )
 
 
 def _why_no_vllm() -> str | None:

@@ -20,6 +20,7 @@ def identify(
     notes: tuple[str, ...] = (),
     unpacked: bool = False,
     at_load: str | None = None,
+    revision: str | None = None,
 ) -> ArmIdentity:
     """Put the engine's facts and the checkpoint's files into one record and say whether they agree.
 
@@ -28,8 +29,9 @@ def identify(
     Args:
         unpacked: the backend unpacked the weights when it loaded them.
         at_load: `nf4` or `int8` where bitsandbytes packed them when they were loaded.
+        revision: the branch, tag or commit that was asked for, of a hub id.
     """
-    path = weights if isinstance(weights, Path) else checkpoint.cached_files(weights)
+    path = weights if isinstance(weights, Path) else checkpoint.cached_files(weights, revision)
     files = checkpoint.read_facts(path) if path is not None else None
     if files is not None and at_load is not None:
         files = files._replace(method=f"bitsandbytes-{at_load}", bits=BITS[at_load], quantised_at_load=True)
@@ -37,6 +39,7 @@ def identify(
     return ArmIdentity(
         backend=backend,
         checkpoint=str(weights),
+        revision=revision if path is None else checkpoint.commit_of(path),
         quantisation=files.method if files else None,
         bits=files.bits if files else None,
         group_size=files.group_size if files else None,
@@ -50,7 +53,7 @@ def identify(
         engine=engine,
         checksum=files.checksum if files else None,
         source=" and ".join(sources) or "nothing",
-        notes=notes or tuple(_engine_notes(facts, files)),
+        notes=(*notes, *_engine_notes(facts, files)),
         verification=verify(facts, files, unpacked),
     )
 

@@ -12,6 +12,8 @@ from qtrap_agents.backends.reference_kernel import ENABLE
 from qtrap_agents.config import ArmConfig, EngineConfig
 
 SMALL_MODEL_BYTES = 256 * 2**20
+STRUCTURED = {"backend": "xgrammar", "disable_any_whitespace": True}
+"""JSON without spaces between its parts: a model that may write them can go on with nothing else until it is cut off."""
 INSPECTOR = "qtrap_agents.backends.inspector.Inspector"
 UNWANTED = ("VLLM_PORT", "VLLM_HOST_IP", "VLLM_USE_V1", "VLLM_DISABLED_KERNELS", "VLLM_CPU_KVCACHE_SPACE", ENABLE)
 
@@ -83,10 +85,18 @@ def engine_arguments(launch: Launch) -> dict[str, Any]:
         "seed": 0,
         "generation_config": "vllm",
         "worker_extension_cls": INSPECTOR,
+        "structured_outputs_config": STRUCTURED,
     }
     if launch.device == "cpu":
         common["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * 2**30)
+    if launch.arm.revision is not None:
+        common |= {"revision": launch.arm.revision, "tokenizer_revision": launch.arm.revision}
     return common | dict(launch.arm.engine_args)
+
+
+def kv_cache_dtype(launch: Launch) -> str:
+    """What the engine was told to keep keys and values in: the setting of the run, or the arm's own."""
+    return str(launch.arm.engine_args.get("kv_cache_dtype", launch.engine.kv_cache_dtype))
 
 
 def environment(launch: Launch) -> dict[str, str]:

@@ -9,26 +9,26 @@ import re
 import socket
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from qtrap_agents.backends.chat import NOT_FINITE
+from qtrap_agents.backends.chat import without_system_role
+from qtrap_agents.backends.endpoint import Dialect, patiently, read_response, refused, request_fields, simpler
 from qtrap_agents.backends.identity import identify
 from qtrap_agents.backends.inspector import combine
-from qtrap_agents.backends.launch import Launch, engine_arguments, environment, vllm_version
+from qtrap_agents.backends.launch import Launch, engine_arguments, environment, kv_cache_dtype, vllm_version
 from qtrap_agents.backends.metrics import read_metrics
 from qtrap_agents.backends.process import Child, owned_child
 from qtrap_agents.backends.server_score import NoScores, Scorer
 from qtrap_agents.config import ArmConfig, EngineConfig
-from qtrap_agents.errors import ArmDied, ArmError, CompletionError
+from qtrap_agents.errors import ArmDied, ArmError, CompletionError, TransientError
 from qtrap_agents.measures import ServerStats
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score, TokenLogprob, Verification
-
-if TYPE_CHECKING:
-    import openai
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,9 @@ HOST = "127.0.0.1"
 POLL_S = 0.25
 PROBE_TIMEOUT_S = 10.0
 RETRIES = 2
+REFUSING = (400, 422, 500, 501)
+"""Statuses with which servers answer what they do not know."""
 SERVER = "vllm.entrypoints.openai.api_server"
-VLLM_FIELDS = ("return_token_ids", "return_tokens_as_token_ids")
 
 
 class ServerArm:
@@ -45,18 +46,22 @@ class ServerArm:
 
     identity: ArmIdentity
 
-    def __init__(self, name: str, base_url: str, model: str, timeout_s: float, child: Child | None = None) -> None:
+    def __init__(
+        self, name: str, base_url: str, model: str, timeout_s: float, child: Child | None = None, key: str | None = None
+    ) -> None:
         import openai
 
+        self.max_model_len: int | None = None
         self._name = name
+        self._key = key
         self._model = model
         self._timeout_s = timeout_s
         self._child = child
-        self._extras = dict.fromkeys(VLLM_FIELDS, True)
+        self._dialect = Dialect()
         self._scorer = Scorer(self._call)
         self.client = openai.AsyncOpenAI(
             base_url=base_url,
-            api_key="none" if child else os.environ.get("OPENAI_API_KEY", "none"),
+            api_key=key or "none",
             max_retries=0,
             timeout=timeout_s,
             http_client=openai.DefaultAsyncHttpxClient(timeout=timeout_s, trust_env=child is None),
@@ -71,7 +76,7 @@ class ServerArm:
         started = time.perf_counter()
         async with self._explained():
             response = await self._ask(messages, sampling)
-        completion = as_completion(response, sampling.logprobs is not None)
+        completion = as_completion(response, sampling.logprobs is not None and self._dialect.logprobs)
         return completion.model_copy(update={"latency_s": time.perf_counter() - started})
 
     async def score(self, messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
@@ -80,7 +85,7 @@ class ServerArm:
 
         async with self._explained():
             try:
-                return await self._scorer.score(messages, token_ids, top)
+                return await self._scorer.score(self._worded(messages), token_ids, top)
             except (NoScores, openai.NotFoundError) as error:
                 raise ArmError(
                     f"arm '{self._name}': the server at {self.client.base_url} gives no log-probabilities of prompts; "
@@ -89,7 +94,7 @@ class ServerArm:
 
     async def stats(self) -> ServerStats | None:
         """What the server publishes under `/metrics`; None where that is not vLLM's page."""
-        page = await fetch(f"{str(self.client.base_url).rstrip('/').removesuffix('/v1')}/metrics")
+        page = await fetch(f"{str(self.client.base_url).rstrip('/').removesuffix('/v1')}/metrics", key=self._key)
         return read_metrics(page) if page is not None else None
 
     @asynccontextmanager
@@ -100,11 +105,11 @@ class ServerArm:
         try:
             yield
         except openai.APITimeoutError:
-            raise CompletionError(f"no answer within {self._timeout_s:g} s (engine.request_timeout_s)") from None
+            raise TransientError(f"no answer within {self._timeout_s:g} s (engine.request_timeout_s)") from None
         except openai.APIConnectionError as error:
             raise await self._gone(error) from error
         except openai.APIStatusError as error:
-            raise CompletionError(_refusal(error)) from error
+            raise refused(self._name, error) from error
 
     async def _call(self, path: str, fields: dict[str, Any]) -> dict[str, Any]:
         """Post to a path under `/v1`, or from the server's root with a leading slash; again where the connection broke."""
@@ -114,45 +119,51 @@ class ServerArm:
         return answer if isinstance(answer, dict) else {}
 
     async def _ask(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
-        """The raw response. A server that refuses vLLM's own fields is asked again without them, from then on."""
+        """The raw response, asked for in as much of the dialect as the server takes."""
         import openai
 
-        try:
-            return await self._post(messages, sampling)
-        except openai.BadRequestError as error:
-            if not self._extras or not any(name in str(error) for name in VLLM_FIELDS):
-                raise
-            self._extras = {}
-            return await self._post(messages, sampling)
+        while True:
+            spoken = self._dialect
+            try:
+                return await patiently(partial(self._post, messages, sampling, spoken))
+            except openai.APIStatusError as error:
+                known = simpler(spoken, messages, sampling, str(error)) if error.status_code in REFUSING else None
+                if known is None:
+                    raise
+                self._speak(spoken, known)
 
-    async def _post(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
-        request: dict[str, Any] = {
-            "model": self._model,
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-            "extra_body": self._extras | ({"ignore_eos": True} if sampling.ignore_eos else {}),
-        }
-        if sampling.temperature > 0:
-            request["seed"] = sampling.seed
-        if sampling.stop:
-            request["stop"] = list(sampling.stop)
-        if sampling.logprobs is not None:
-            request |= {"logprobs": True, "top_logprobs": sampling.logprobs}
+    def _speak(self, before: Dialect, now: Dialect) -> None:
+        """Leave out from now on what the server refused, and say so once."""
+        if self._dialect != before:
+            return
+        self._dialect = now
+        notes = [note for note in now.notes if note not in before.notes]
+        self.identity = self.identity.model_copy(update={"notes": (*self.identity.notes, *notes)})
+        for note in notes:
+            logger.warning("arm %s: %s", self._name, note)
+
+    async def _post(self, messages: Sequence[Message], sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
+        request = request_fields(self._model, messages, sampling, dialect)
         raw = await self.client.chat.completions.with_raw_response.create(**request)
-        response: dict[str, Any] = json.loads(raw.content)
-        return response
+        return read_response(raw.content, raw.headers.get("content-type", ""))
+
+    def _worded(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The chat as the server takes it."""
+        if self._dialect.system:
+            return messages
+        return [Message.model_validate(turn) for turn in without_system_role([item.model_dump() for item in messages])]
 
     async def _gone(self, error: Exception) -> ArmDied | CompletionError:
         """A child that has ended, or that refuses connections, is dead; so is a foreign server nobody answers for."""
         if self._child is None:
+            if await fetch(f"{self.client.base_url}models", key=self._key) is not None:
+                return TransientError(f"the connection to {self.client.base_url} broke: {error}")
             return ArmDied(f"arm '{self._name}': no server answers at {self.client.base_url}: start it again and resume")
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await self._child.process.wait()
         except TimeoutError:
-            return CompletionError(f"the connection to the server broke: {error}")
+            return TransientError(f"the connection to the server broke: {error}")
         return ArmDied(f"arm '{self._name}': the server died in mid-run; {self._child.last_words()}")
 
 
@@ -181,17 +192,27 @@ async def open_server(launch: Launch, log: Path) -> AsyncIterator[ServerArm]:
 
 
 @asynccontextmanager
-async def open_running_server(config: ArmConfig, engine: EngineConfig) -> AsyncIterator[ServerArm]:
-    """Use the server at `base_url`; nothing is started and nothing is ended.
+async def open_running_server(config: ArmConfig, engine: EngineConfig, url: str) -> AsyncIterator[ServerArm]:
+    """Use the server at one of the arm's addresses; nothing is started and nothing is ended.
 
     Raises:
-        ArmError: nobody answers there, or it does not serve the model that the arm names.
+        ArmError: nobody answers there, it wants another key, or it does not serve the model that the arm names.
     """
-    base_url = (config.base_url or "").rstrip("/")
-    arm = ServerArm(config.name, base_url, config.model or "", engine.request_timeout_s)
+    base_url, key = url.rstrip("/"), api_key(config)
+    arm = ServerArm(config.name, base_url, config.model or "", engine.request_timeout_s, key=key)
     async with arm.client:
-        arm.identity = await _foreign_identity(arm, config, base_url)
+        arm.identity = await _foreign_identity(arm, config, base_url, key)
         yield arm
+
+
+def api_key(config: ArmConfig) -> str | None:
+    """The key for a running server, read from the environment and kept nowhere else. Raises ArmError where it is not set."""
+    if config.api_key_env is None:
+        return os.environ.get("OPENAI_API_KEY")
+    key = os.environ.get(config.api_key_env)
+    if not key:
+        raise ArmError(f"arm '{config.name}': the environment variable {config.api_key_env} is not set; export the key under it")
+    return key
 
 
 def served_name(arm: str) -> str:
@@ -226,7 +247,7 @@ def server_flags(launch: Launch, port: int) -> list[str]:
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            flags += [f"--{flag}", str(value)]
+            flags += [f"--{flag}", json.dumps(value) if isinstance(value, dict) else str(value)]
     return [*flags, "--disable-uvicorn-access-log"]
 
 
@@ -255,13 +276,6 @@ def _token_id(token: str) -> int:
     return int(number) if number != token and number.isdigit() else -1
 
 
-def _refusal(error: "openai.APIStatusError") -> str:
-    text = str(error)
-    if re.search(r"not JSON compliant|\bnan\b|Out of range float", text, re.IGNORECASE):
-        return NOT_FINITE
-    return f"the server refused the request ({error.status_code}): {text.splitlines()[0][:300]}"
-
-
 async def _healthy(port: int, child: Child, launch: Launch) -> None:
     """Wait for `/health`."""
     name, limit = launch.arm.name, launch.engine.start_timeout_s
@@ -279,26 +293,39 @@ async def _own_identity(port: int, launch: Launch) -> ArmIdentity:
     """Ask the workers through our inspector; a vLLM without that route leaves the engine's side unknown."""
     answer = await fetch(f"http://{HOST}:{port}/collective_rpc", {"method": "qtrap_facts"})
     facts = combine(json.loads(answer)["results"]) if answer else None
-    kv_cache_dtype = launch.engine.kv_cache_dtype
     return await asyncio.to_thread(
-        identify, "vllm", launch.checkpoint, facts, engine=vllm_version(), kv_cache_dtype=kv_cache_dtype
+        identify,
+        "vllm",
+        launch.checkpoint,
+        facts,
+        engine=vllm_version(),
+        kv_cache_dtype=kv_cache_dtype(launch),
+        revision=launch.arm.revision,
     )
 
 
-async def _foreign_identity(arm: ServerArm, config: ArmConfig, base_url: str) -> ArmIdentity:
+class Served(NamedTuple):
+    """A model that a server lists: the checkpoint behind it, and how many tokens a request may have where it tells."""
+
+    checkpoint: str
+    max_model_len: int | None
+
+
+async def _foreign_identity(arm: ServerArm, config: ArmConfig, base_url: str, key: str | None) -> ArmIdentity:
     """What a server we did not start tells about itself: its model, version and cache dtype; the rest is unknown."""
-    served = await _models(config, base_url)
+    served = await _models(config, base_url, key)
     model = config.model or next(iter(served), "")
     if model not in served:
         raise ArmError(f"arm '{config.name}': {base_url} serves {', '.join(served) or 'nothing'}, not '{model}'; correct 'model'")
     arm.use_model(model)
+    arm.max_model_len = served[model].max_model_len
     root = base_url.removesuffix("/v1")
-    version, metrics = await asyncio.gather(fetch(f"{root}/version"), fetch(f"{root}/metrics"))
+    version, metrics = await asyncio.gather(fetch(f"{root}/version", key=key), fetch(f"{root}/metrics", key=key))
     cache = re.search(r'cache_config_info\{.*?cache_dtype="([^"]+)"', metrics or "")
     number = re.search(r'"version"\s*:\s*"([^"]+)"', version or "")
     return ArmIdentity(
-        backend="vllm",
-        checkpoint=served[model],
+        backend="vllm" if number and "vllm:" in (metrics or "") else "endpoint",
+        checkpoint=served[model].checkpoint,
         kv_cache_dtype=cache.group(1) if cache else None,
         engine=f"vllm {number.group(1)}" if number else None,
         source=f"{base_url}: /v1/models, /version, /metrics",
@@ -307,29 +334,47 @@ async def _foreign_identity(arm: ServerArm, config: ArmConfig, base_url: str) ->
     )
 
 
-async def _models(config: ArmConfig, base_url: str) -> dict[str, str]:
-    """Served model name -> checkpoint behind it."""
-    answer = await fetch(f"{base_url}/models")
+async def _models(config: ArmConfig, base_url: str, key: str | None) -> dict[str, Served]:
+    """The models of a server, by the names that they are asked for."""
     try:
-        return {item["id"]: item.get("root") or item["id"] for item in json.loads(answer or "")["data"]}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        answer = await asyncio.to_thread(_read, f"{base_url}/models", None, key)
+        return {item["id"]: _served(item) for item in json.loads(answer)["data"]}
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code not in (401, 403):
+            raise ArmError(_nobody(config, base_url)) from None
         raise ArmError(
-            f"arm '{config.name}': no OpenAI-compatible server answers at {base_url}; start it or correct base_url"
+            f"arm '{config.name}': {base_url} refuses our key ({error.code}); name the environment variable that holds "
+            "the right one in 'api_key_env'"
         ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException):
+        raise ArmError(_nobody(config, base_url)) from None
 
 
-async def fetch(url: str, body: dict[str, Any] | None = None) -> str | None:
+def _served(item: Mapping[str, Any]) -> Served:
+    length = item.get("max_model_len")
+    return Served(item.get("root") or item["id"], length if isinstance(length, int) else None)
+
+
+def _nobody(config: ArmConfig, base_url: str) -> str:
+    return f"arm '{config.name}': no OpenAI-compatible server answers at {base_url}; start it or correct base_url"
+
+
+async def fetch(url: str, body: dict[str, Any] | None = None, key: str | None = None) -> str | None:
     """The text at an address (POST where there is a body), None where it is not there or refuses."""
-    return await asyncio.to_thread(_fetch, url, body)
-
-
-def _fetch(url: str, body: dict[str, Any] | None) -> str | None:
-    handlers = [urllib.request.ProxyHandler({})] if f"//{HOST}:" in url else []
-    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
-    if key := os.environ.get("OPENAI_API_KEY"):
-        request.add_header("Authorization", f"Bearer {key}")
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=PROBE_TIMEOUT_S) as response:
-            return str(response.read().decode(errors="replace"))
+        return await asyncio.to_thread(_read, url, body, key)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return None
     except (OSError, ValueError, http.client.HTTPException):
         return None
+
+
+def _read(url: str, body: dict[str, Any] | None, key: str | None) -> str:
+    handlers = [urllib.request.ProxyHandler({})] if f"//{HOST}:" in url else []
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
+    if key:
+        request.add_header("Authorization", f"Bearer {key}")
+    with urllib.request.build_opener(*handlers).open(request, timeout=PROBE_TIMEOUT_S) as response:
+        return str(response.read().decode(errors="replace"))

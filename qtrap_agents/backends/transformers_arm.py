@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from qtrap_agents.backends import checkpoint as files
-from qtrap_agents.backends.chat import NOT_FINITE, TEXT_CONTEXT, checksum, decode, prompt_ids, text_pieces
+from qtrap_agents.backends.chat import (
+    NO_SYSTEM_ROLE,
+    NOT_FINITE,
+    TEXT_CONTEXT,
+    checksum,
+    decode,
+    has_system_role,
+    prompt_ids,
+    text_pieces,
+    too_long,
+)
 from qtrap_agents.backends.identity import identify
 from qtrap_agents.backends.inspector import ModelFacts, read_model
 from qtrap_agents.backends.launch import resolve_dtype
@@ -71,13 +81,21 @@ class Row:
 class Generator:
     """Model and tokenizer with a batched decoding loop; used by one thread at a time."""
 
-    def __init__(self, source: Path | str, dtype: str, device: str, max_model_len: int, at_load: AtLoad = None) -> None:
+    def __init__(
+        self,
+        source: Path | str,
+        dtype: str,
+        device: str,
+        max_model_len: int,
+        at_load: AtLoad = None,
+        revision: str | None = None,
+    ) -> None:
         import torch
         from transformers import AutoTokenizer
 
         self._torch = torch
-        self.tokenizer = AutoTokenizer.from_pretrained(source)
-        self.model = load_model(source, getattr(torch, dtype), device, at_load)
+        self.tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        self.model = load_model(source, getattr(torch, dtype), device, at_load, revision)
         self.model.eval()
         self.device, self.dtype = device, dtype
         self._context = min(max_model_len, getattr(self.model.config, "max_position_embeddings", max_model_len))
@@ -156,7 +174,7 @@ class Generator:
     def _row(self, messages: Sequence[Message], sampling: Sampling) -> Row | CompletionError:
         prompt = self._prompt(messages)
         if len(prompt) >= self._context:
-            return CompletionError(f"the prompt has {len(prompt)} tokens, the model takes {self._context - 1}")
+            return CompletionError(too_long(len(prompt), self._context))
         if sampling.temperature <= 0:
             return Row(prompt, sampling, None)
         return Row(prompt, sampling, self._torch.Generator(self.device).manual_seed(sampling.seed))
@@ -340,12 +358,12 @@ async def open_transformers(config: ArmConfig, engine: EngineConfig, source: Pat
         ArmError: transformers is missing or cannot load the checkpoint.
     """
     try:
-        generator = await asyncio.to_thread(_load, engine, source, config.bitsandbytes)
+        generator = await asyncio.to_thread(_load, config, engine, source)
     except ImportError as error:
         raise ArmError(f"arm '{config.name}': {error}; install torch, transformers and compressed-tensors") from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ArmError(f"arm '{config.name}': transformers cannot load {source}: {_first_line(error)}") from error
-    identity = await asyncio.to_thread(_identity, generator, source, config.bitsandbytes)
+    identity = await asyncio.to_thread(_identity, config, generator, source)
     arm = TransformersArm(generator, identity, engine.max_num_seqs)
     collector = asyncio.create_task(arm.collect())
     try:
@@ -354,17 +372,18 @@ async def open_transformers(config: ArmConfig, engine: EngineConfig, source: Pat
         collector.cancel()
 
 
-def _load(engine: EngineConfig, source: Path | str, at_load: AtLoad) -> Generator:
+def _load(config: ArmConfig, engine: EngineConfig, source: Path | str) -> Generator:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if at_load is not None and device == "cpu":
+    if config.bitsandbytes is not None and device == "cpu":
         raise ValueError("bitsandbytes needs an NVIDIA GPU; leave 'bitsandbytes' out to serve the 16-bit weights")
     with LOADING:
-        return Generator(source, resolve_dtype(engine, device), device, engine.max_model_len, at_load)
+        dtype = resolve_dtype(engine, device)
+        return Generator(source, dtype, device, engine.max_model_len, config.bitsandbytes, config.revision)
 
 
-def _identity(generator: Generator, source: Path | str, at_load: AtLoad) -> ArmIdentity:
+def _identity(config: ArmConfig, generator: Generator, source: Path | str) -> ArmIdentity:
     facts = generator.facts()
     packed = isinstance(source, Path) and files.read_facts(source).packed_tensors > 0
     unpacked = packed and not facts["quantised_modules"]
@@ -374,13 +393,16 @@ def _identity(generator: Generator, source: Path | str, at_load: AtLoad) -> ArmI
         facts,
         engine=f"transformers {importlib.metadata.version('transformers')}",
         kv_cache_dtype=facts["activation_dtype"],
-        notes=(UNPACKED,) if unpacked else (),
+        notes=(*((UNPACKED,) if unpacked else ()), *(() if has_system_role(generator.tokenizer) else (NO_SYSTEM_ROLE,))),
         unpacked=unpacked,
-        at_load=at_load,
+        at_load=config.bitsandbytes,
+        revision=config.revision,
     )
 
 
-def load_model(source: Path | str, dtype: "torch.dtype", device: str = "cpu", at_load: AtLoad = None) -> Any:
+def load_model(
+    source: Path | str, dtype: "torch.dtype", device: str = "cpu", at_load: AtLoad = None, revision: str | None = None
+) -> Any:
     """The model with dense weights where the checkpoint is compressed-tensors `pack-quantized`, else as transformers does.
 
     Unpacked by ourselves, because releases of compressed-tensors disagree on the layout of 3-bit weights. On a GPU weights go
@@ -393,11 +415,12 @@ def load_model(source: Path | str, dtype: "torch.dtype", device: str = "cpu", at
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, revision=revision)
     quantisation = getattr(config, "quantization_config", None)
     if not isinstance(source, Path) or not isinstance(quantisation, dict) or quantisation.get("format") != PACKED_FORMAT:
         placed = {"device_map": {"": device}} if device != "cpu" else {}
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **placed, **_packing(at_load, dtype))
+        packing = _packing(at_load, dtype)
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, revision=revision, **placed, **packing)
     del config.quantization_config
     weights = dense_weights(source, quantisation, dtype)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)

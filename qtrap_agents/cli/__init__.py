@@ -7,14 +7,25 @@ from typing import Annotated
 import typer
 
 from qtrap_agents import __version__
-from qtrap_agents.cli import advise, bench, experiment, read, run
+from qtrap_agents.cli import advise, bench, experiment, quantise, read, run, tasks
 from qtrap_agents.errors import QtrapError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 EXPERIMENTS = (experiment.diagnose, experiment.replay, experiment.inject, experiment.localise)
-for verb in (run.run, read.compare, read.inspect, *EXPERIMENTS, bench.bench, bench.profile, advise.advise, read.doctor):
+for verb in (
+    run.run,
+    read.compare,
+    read.inspect,
+    *EXPERIMENTS,
+    bench.bench,
+    bench.profile,
+    advise.advise,
+    quantise.quantize,
+    read.doctor,
+):
     app.command()(verb)
 app.add_typer(read.listing_app, name="list")
+app.add_typer(tasks.app, name="tasks")
 
 
 def main() -> None:

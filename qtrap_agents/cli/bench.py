@@ -11,8 +11,8 @@ from rich.console import Console
 
 from qtrap_agents.bench_store import BenchDirectory
 from qtrap_agents.cli.common import AllowUnverified, AsJson, show, to_the_end
-from qtrap_agents.config import ArmConfig, BenchConfig, describe, load_yaml
-from qtrap_agents.errors import ConfigError, unknown
+from qtrap_agents.config import BenchConfig, arm_by_name, describe, load_yaml
+from qtrap_agents.errors import ConfigError
 
 ShapeName = Annotated[
     str | None, typer.Option("--shape", help="Random weights of this shape, such as qwen2.5-7b, or of a config.json.")
@@ -23,7 +23,7 @@ Concurrency = Annotated[list[int] | None, typer.Option("--concurrency", help="Re
 PromptTokens = Annotated[list[int] | None, typer.Option("--prompt-tokens", help="Tokens of a prompt (repeatable).", min=1)]
 NewTokens = Annotated[int | None, typer.Option("--new-tokens", help="Tokens of an answer.", min=2)]
 Repeats = Annotated[int | None, typer.Option("--repeats", help="Windows of each arm at each place.", min=1)]
-ArmNames = Annotated[list[str] | None, typer.Option("--arm", help="Only these arms (repeatable).")]
+ArmNames = Annotated[list[str] | None, typer.Option("--arm", help="Only these arms of the file, or named ones (repeatable).")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for the bench directory.")]
 
 
@@ -141,16 +141,9 @@ def bench_config(file: Path | None, shape: str | None, arms: list[str] | None, c
     if shape is not None:
         data["shape"] = shape
     if arms:
-        data["arms"] = [_arm(config, name).model_dump() for name in arms]
+        data["arms"] = [arm_by_name(name, config.arms).model_dump() for name in arms]
         data["baseline"] = config.baseline if config.baseline in arms else None
     try:
         return BenchConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe(error, "command line", BenchConfig, {})) from error
-
-
-def _arm(config: BenchConfig, name: str) -> ArmConfig:
-    arms = {arm.name: arm for arm in config.arms}
-    if name not in arms:
-        raise ConfigError(unknown("arm", name, arms))
-    return arms[name]

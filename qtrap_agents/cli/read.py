@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from qtrap_agents.cli.common import AsJson, RunPath, console, print_json, show
 from qtrap_agents.errors import ConfigError
@@ -81,9 +82,18 @@ def list_suites(as_json: AsJson = False) -> None:
 
 
 @listing_app.command("workflows")
-def list_workflows(as_json: AsJson = False) -> None:
-    """Built-in workflows."""
+def list_workflows(
+    diagram: Annotated[str | None, typer.Option(help="Print the graph of this workflow as Mermaid text instead.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Built-in workflows with their parameters, or the graph of one, your own module:function included."""
     from qtrap_agents.report import listing
+
+    if diagram is not None:
+        from qtrap_agents.workflows import diagrams
+
+        print(diagrams.diagram(diagram))
+        return
 
     rows = listing.workflow_rows()
     show(as_json, listing.rows_json(rows), lambda console: listing.render_workflows(rows, console))
@@ -91,11 +101,16 @@ def list_workflows(as_json: AsJson = False) -> None:
 
 @listing_app.command("arms")
 def list_arms(as_json: AsJson = False) -> None:
-    """Shipped reference checkpoints, as an arm names them."""
+    """Named arms, as a run names them, and shipped reference checkpoints, as an arm names them."""
     from qtrap_agents.report import listing
 
-    rows = listing.checkpoint_rows()
-    show(as_json, listing.rows_json(rows), lambda console: listing.render_checkpoints(rows, console))
+    arms, checkpoints = listing.arm_rows(), listing.checkpoint_rows()
+
+    def render(console: Console) -> None:
+        listing.render_arms(arms, console)
+        listing.render_checkpoints(checkpoints, console)
+
+    show(as_json, {"arms": listing.rows_json(arms), "checkpoints": listing.rows_json(checkpoints)}, render)
 
 
 @listing_app.command("runs")

@@ -9,15 +9,15 @@ import typer
 from rich.console import Console
 
 from qtrap_agents.cli.common import AllowUnverified, to_the_end
-from qtrap_agents.config import RunConfig, describe, load_yaml
-from qtrap_agents.errors import ConfigError, unknown
+from qtrap_agents.config import RunConfig, arm_by_name, describe, load_yaml
+from qtrap_agents.errors import ConfigError
 
 
 def run(
     config: Annotated[Path | None, typer.Argument(help="YAML file of the run; not needed with --resume.")] = None,
     suite: Annotated[list[str] | None, typer.Option(help="Only these suites (repeatable); names or paths.")] = None,
     workflow: Annotated[str | None, typer.Option(help="Workflow name or module:function.")] = None,
-    arm: Annotated[list[str] | None, typer.Option(help="Only these arms of the file (repeatable).")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Only these arms of the file, or named ones (repeatable).")] = None,
     depth: Annotated[list[int] | None, typer.Option(help="Depths in hops (repeatable).", min=1)] = None,
     limit: Annotated[int | None, typer.Option(help="Tasks per suite, depth and seed.", min=1)] = None,
     concurrency: Annotated[int | None, typer.Option(help="Tasks in flight.", min=1)] = None,
@@ -41,7 +41,7 @@ def run(
 
 def do_run(config: Path | None, changes: Mapping[str, Any], resume: Path | None) -> Path:
     from qtrap_agents.report.progress import RunProgress
-    from qtrap_agents.runner import execute, prepare, start
+    from qtrap_agents.runner import execute, left_out, prepare, start
     from qtrap_agents.store import RunDirectory
 
     if resume is not None:
@@ -56,6 +56,8 @@ def do_run(config: Path | None, changes: Mapping[str, Any], resume: Path | None)
         raise ConfigError("give a configuration file, such as configs/quickstart.yaml, or --resume RUN")
     hint = f"stored so far: {directory.path}; go on with `qtrap run --resume {directory.path}`"
     with RunProgress(Console(stderr=True)) as progress:
+        for note in left_out(plan) if resume is None else ():
+            progress.note(note)
         to_the_end(execute(directory, plan, progress), hint)
     return directory.path
 
@@ -66,7 +68,7 @@ def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
 
     data = config.model_dump() | {name: value for name, value in changes.items() if name != "arms"}
     if wanted := changes.get("arms"):
-        data["arms"] = [_arm(config, name) for name in wanted]
+        data["arms"] = [arm_by_name(name, config.arms).model_dump() for name in wanted]
         if config.baseline not in wanted:
             data["baseline"] = None
     if isinstance(suites := changes.get("suites"), list):
@@ -76,13 +78,6 @@ def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe(error, "command line", RunConfig, {})) from error
-
-
-def _arm(config: RunConfig, name: str) -> dict[str, Any]:
-    arms = {arm.name: arm.model_dump() for arm in config.arms}
-    if name not in arms:
-        raise ConfigError(unknown("arm", name, arms))
-    return arms[name]
 
 
 def _resumed(stored: RunConfig, config: Path | None, changes: Mapping[str, Any]) -> RunConfig:

@@ -73,7 +73,7 @@ def as_profile(config: BenchConfig) -> BenchConfig:
 
 
 def _check_profiled(arm: ArmConfig) -> None:
-    if arm.base_url or arm.transport == "server" or arm.backend == "scripted":
+    if arm.urls or arm.transport == "server" or arm.backend == "scripted":
         raise ArmError(f"arm '{arm.name}': kernels can be seen in an engine of our own only; use 'transport: engine'")
 
 

@@ -1,15 +1,16 @@
 """`qtrap list`: the suites, workflows, arms and runs that can be named, as records, tables and JSON."""
 
-import inspect
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
 from rich.console import Console
 
 from qtrap_agents import paths
 from qtrap_agents.backends.checkpoint import read_config, read_facts
+from qtrap_agents.config import arm_files, read_arm
 from qtrap_agents.errors import QtrapError
 from qtrap_agents.report.format import NOTHING, mebibytes, plain
 from qtrap_agents.report.table import new_table, print_table
@@ -31,10 +32,12 @@ class SuiteRow(Record):
 
 
 class WorkflowRow(Record):
-    """A built-in workflow."""
+    """A built-in workflow; `params` are its parameters with their defaults, `ranges` what they may be."""
 
     name: str
     summary: str
+    params: dict[str, Value]
+    ranges: dict[str, str]
 
 
 class CheckpointRow(Record):
@@ -48,6 +51,17 @@ class CheckpointRow(Record):
     layers: int | None = None
     tensor_bytes: int | None = None
     checksum: str | None = None
+    problem: str | None = None
+
+
+class ArmRow(Record):
+    """An arm that a run can name, and the folder of its file. `served` is its checkpoint, or the addresses of its servers."""
+
+    name: str
+    place: str
+    served: str = ""
+    revision: str | None = None
+    settings: dict[str, Value] = Field(default_factory=dict)
     problem: str | None = None
 
 
@@ -84,15 +98,29 @@ def suite_rows(search: Sequence[Path] | None = None) -> tuple[SuiteRow, ...]:
 
 def workflow_rows() -> tuple[WorkflowRow, ...]:
     """The built-in workflows, with the first line that their module says about itself."""
-    from qtrap_agents.workflows.catalog import WORKFLOWS
+    from qtrap_agents.workflows.catalog import WORKFLOWS, parameters
+    from qtrap_agents.workflows.diagrams import summary
 
-    return tuple(WorkflowRow(name=name, summary=_summary(name, build)) for name, build in WORKFLOWS.items())
+    return tuple(
+        WorkflowRow(
+            name=name,
+            summary=summary(name),
+            params={known.name: known.default for known in parameters(name)},
+            ranges={known.name: known.range for known in parameters(name)},
+        )
+        for name in WORKFLOWS
+    )
 
 
 def checkpoint_rows(root: Path | None = None) -> tuple[CheckpointRow, ...]:
     """The shipped reference checkpoints; a damaged one is listed with its problem."""
     folder = root or paths.REFERENCE_CHECKPOINTS
     return tuple(_checkpoint_row(file.parent, folder) for file in sorted(folder.glob("*/*/config.json")))
+
+
+def arm_rows(folders: Sequence[Path] | None = None) -> tuple[ArmRow, ...]:
+    """The named arms; one whose file is wrong is listed with its problem."""
+    return tuple(_arm_row(path) for _, path in sorted(arm_files(folders).items()))
 
 
 def run_rows(parent: Path) -> tuple[RunRow, ...]:
@@ -118,8 +146,10 @@ def render_suites(rows: Sequence[SuiteRow], console: Console) -> None:
 
 def render_workflows(rows: Sequence[WorkflowRow], console: Console) -> None:
     """Print the workflows."""
-    _render(console, ("name", "what it does"), [(row.name, row.summary) for row in rows], "no workflows")
+    cells = [(row.name, row.summary, _params(row.params)) for row in rows]
+    _render(console, ("name", "what it does", "parameters"), cells, "no workflows")
     console.print(plain("A LangGraph graph of your own is given as module:function."))
+    console.print(plain("next: qtrap list workflows --diagram NAME"))
 
 
 def render_checkpoints(rows: Sequence[CheckpointRow], console: Console) -> None:
@@ -129,6 +159,16 @@ def render_checkpoints(rows: Sequence[CheckpointRow], console: Console) -> None:
         ("checkpoint", "weights", "model", "size", "sha256"),
         [_checkpoint_cells(row) for row in rows],
         "no reference checkpoints are installed; a directory or hub id can be named as checkpoint",
+    )
+
+
+def render_arms(rows: Sequence[ArmRow], console: Console) -> None:
+    """Print the named arms."""
+    _render(
+        console,
+        ("arm", "served", "settings", "folder"),
+        [(row.name, row.problem or _served(row), _params(row.settings), row.place) for row in rows],
+        "no named arms: neither ./configs/arms nor the package holds one",
     )
 
 
@@ -167,11 +207,6 @@ def _suite_row(suite: Suite) -> SuiteRow:
     )
 
 
-def _summary(name: str, build: object) -> str:
-    lines = (inspect.getdoc(inspect.getmodule(build)) or inspect.getdoc(build) or "").splitlines()
-    return lines[0].removeprefix(f"`{name}`: ") if lines else ""
-
-
 def _checkpoint_row(path: Path, root: Path) -> CheckpointRow:
     name = f"reference:{path.relative_to(root).as_posix()}"
     try:
@@ -188,6 +223,27 @@ def _checkpoint_row(path: Path, root: Path) -> CheckpointRow:
         tensor_bytes=facts.tensor_bytes,
         checksum=facts.checksum,
     )
+
+
+def _arm_row(path: Path) -> ArmRow:
+    place = _place(path)
+    try:
+        arm = read_arm(path)
+    except QtrapError as error:
+        return ArmRow(name=path.stem, place=place, problem=str(error))
+    own: dict[str, Value] = {} if arm.backend == "auto" else {"backend": arm.backend}
+    told = {name: value for name in ("method", "bits", "group_size") if (value := arm.recipe.get(name)) is not None}
+    served = ", ".join(arm.urls) or arm.checkpoint or arm.script or ""
+    return ArmRow(name=arm.name, place=place, served=served, revision=arm.revision, settings=own | arm.engine_args | told)
+
+
+def _served(row: ArmRow) -> str:
+    return f"{row.served} @ {row.revision[:8]}" if row.revision else row.served
+
+
+def _place(path: Path) -> str:
+    """The folder of an arm's file, which is called like the arm."""
+    return "shipped" if path.is_relative_to(paths.shipped("configs")) else str(path.parent)
 
 
 def _checkpoint_cells(row: CheckpointRow) -> tuple[str, ...]:

@@ -25,12 +25,16 @@ class Handler(BaseHTTPRequestHandler):
     """Answers every path with the same JSON, whatever is asked."""
 
     answers: ClassVar[dict[str, Any]] = {}
+    key: ClassVar[str | None] = None
 
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         known = self.path in self.answers
+        status = 200 if known else 404
+        if self.key is not None and self.headers.get("Authorization") != f"Bearer {self.key}":
+            known, status = False, 401
         body = json.dumps(self.answers[self.path] if known else {"error": "no such path"}).encode()
-        self.send_response(200 if known else 404)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -43,9 +47,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(answers: dict[str, Any]) -> Iterator[str]:
-    """A server with these answers; the URL of its API."""
-    handler = type("Answering", (Handler,), {"answers": COMMON | answers})
+def serving(answers: dict[str, Any], key: str | None = None) -> Iterator[str]:
+    """A server with these answers, for those who have the key; the URL of its API."""
+    handler = type("Answering", (Handler,), {"answers": COMMON | answers, "key": key})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

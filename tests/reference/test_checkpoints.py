@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from qtrap_agents.paths import REFERENCE_CHECKPOINTS
 from qtrap_agents.reference.card import card, checksums
 from qtrap_agents.reference.data import FAMILIES
 from qtrap_agents.reference.evaluate import chain_success, hop_success, open_asker
-from qtrap_agents.reference.quantise import GROUP, calibration_texts, coarsen
+from qtrap_agents.reference.quantise import GROUP, calibration_chats
 from qtrap_agents.suites.catalog import load_suite
 
 ARMS = [f"{size}/{arm}" for size in ("small", "base") for arm in ("fp16", "gptq", "awq", "rtn3")]
@@ -76,11 +75,9 @@ def test_chains_fail_more_often_than_their_hops() -> None:
     assert chains[0] / chains[1] < hops[0] / hops[1]
 
 
-def test_three_bit_codes_use_eight_levels(tmp_path: Path) -> None:
+def test_three_bit_codes_use_eight_levels() -> None:
     small = REFERENCE_CHECKPOINTS / "small"
-    shutil.copytree(small / "gptq", tmp_path / "rtn")
-    coarsen(small / "fp16", tmp_path / "rtn")
-    tensors, original = load_file(tmp_path / "rtn" / "model.safetensors"), load_file(small / "fp16" / "model.safetensors")
+    tensors, original = (load_file(small / arm / "model.safetensors") for arm in ("rtn3", "fp16"))
     layer = "model.layers.0.mlp.up_proj"
     codes = unpack_from_int32(tensors[f"{layer}.weight_packed"], 4, original[f"{layer}.weight"].shape)
     assert set(codes.unique().tolist()) <= set(range(-4, 4))
@@ -91,8 +88,8 @@ def test_three_bit_codes_use_eight_levels(tmp_path: Path) -> None:
 
 
 def test_calibration_covers_the_families_equally() -> None:
-    texts = calibration_texts()
-    counts = [sum(f"<|user|>{family}:" in text for text in texts) for family in FAMILIES]
+    texts = [json.loads(line)["messages"][0]["content"] for line in calibration_chats().splitlines()]
+    counts = [sum(text.startswith(f"{family}:") for text in texts) for family in FAMILIES]
     assert sum(counts) == len(texts) == 512
     assert max(counts) - min(counts) <= 1
 
