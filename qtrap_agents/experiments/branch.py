@@ -127,7 +127,7 @@ async def replay(
 def premises_of(hop: Hop, completion: Completion, suite: Suite) -> tuple[Premise, ...]:
     """What the same hop states with another completion: read as its node reads it, one value or a list of steps."""
     if completion.text == hop.completion.text:
-        return hop.premises
+        return hop.replaced or hop.premises
     if len(hop.premises) != 1:
         return tuple(read_steps(completion.text, suite))
     (premise,) = hop.premises

@@ -2,19 +2,20 @@
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from qtrap_agents.analysis.faults import ALL_KINDS, possible
+from qtrap_agents.analysis.graph import Statement, last_statements
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.errors import ConfigError, StoreError
 from qtrap_agents.evidence import REPLAYS, Change, FaultKind, Replay
 from qtrap_agents.experiments.branch import replay
 from qtrap_agents.experiments.passes import Bench
-from qtrap_agents.semantics import same_value
+from qtrap_agents.semantics import is_right
 from qtrap_agents.store import Lines, RunDirectory
-from qtrap_agents.types import Record, Task, Trace
+from qtrap_agents.types import GoldPremise, Hop, Premise, Record, Task, Trace
 
 Place = int | Literal["random", "first", "middle", "last"]
 
@@ -94,10 +95,13 @@ def _draw(task: Task, trace: Trace, plan: FaultPlan) -> Change | str:
     """The change, or why there is none."""
     if not trace.correct:
         return "the baseline does not solve the task"
-    stated = [(hop.id, premise) for hop in trace.hops for premise in hop.premises]
     gold = {premise.id: premise for premise in task.premises}
-    if any(premise.id not in gold or not same_value(premise.value, gold[premise.id].value) for _, premise in stated):
-        return "a premise of the baseline is in error or has no gold"
+    last = last_statements(trace)
+    if any(name in gold and not is_right(said.premise.value, gold[name]) for name, said in last.items()):
+        return "a premise of the baseline is in error"
+    stated = [(hop.id, premise) for hop in trace.hops for premise in hop.premises if _stands(hop, premise, gold, last)]
+    if not stated:
+        return "none of its hops alone states a gold premise, so there is none to spoil"
     draw = random.Random(f"{task.id}/{plan.seed}")
     place = _place(plan.at, len(stated), draw)
     if place is None:
@@ -108,6 +112,11 @@ def _draw(task: Task, trace: Trace, plan: FaultPlan) -> Change | str:
         if kind == "drop" or value is not None:
             return Change(kind="inject", hop_id=hop_id, premise=premise.id, value=value, fault=kind)
     return f"no fault of kind {' or '.join(plan.kinds)} fits a premise like {gold[premise.id].value!r}"
+
+
+def _stands(hop: Hop, premise: Premise, gold: Mapping[str, GoldPremise], last: Mapping[str, Statement]) -> bool:
+    """Whether the statement is of gold and is what later hops go by; the samples of a vote are not."""
+    return premise.id in gold and last[premise.id].hop_id == hop.id
 
 
 def _place(at: Place, hops: int, draw: random.Random) -> int | None:

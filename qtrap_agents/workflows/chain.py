@@ -1,4 +1,7 @@
-"""`chain`: one model call per premise, in order. A hop sees its instruction and the premises it depends on."""
+"""`chain`: one model call per premise, in order. A hop sees its instruction and the premises it depends on.
+
+Calls: one for every premise.
+"""
 
 from collections.abc import Callable
 from functools import cache

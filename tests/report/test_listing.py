@@ -36,10 +36,14 @@ def test_suites() -> None:
 
 def test_workflows() -> None:
     rows = workflow_rows()
-    assert [row.name for row in rows] == ["chain", "cot"]
+    assert {"chain", "cot", "vote", "react"} <= {row.name for row in rows}
     assert rows[0].summary.startswith("one model call per premise")
+    vote = next(row for row in rows if row.name == "vote")
+    assert vote.params == {"k": 5, "per": "hop", "temperature": 0.7}
+    assert vote.ranges == {"k": "1 to 99", "per": "hop or chain", "temperature": "0 to 2"}
     text = printed(lambda console: render_workflows(rows, console))
     assert "module:function" in text
+    assert "k=5, per=hop, temperature=0.7" in text
 
 
 def write_checkpoint(folder: Path, config: Mapping[str, object], tensors: Mapping[str, Sequence[int]]) -> None:
