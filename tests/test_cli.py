@@ -45,6 +45,18 @@ def refused(result: "subprocess.CompletedProcess[str]") -> str:
     return line.removeprefix("qtrap: ")
 
 
+def test_rows_that_cannot_be_used_are_told_and_never_end_a_run(tmp_path: Path) -> None:
+    good = '{"question": "Ann has 3 eggs and buys 4.", "answer": "3+4=<<3+4=7>>7\\n#### 7"}'
+    (tmp_path / "rows.jsonl").write_text(f'{good}\n{{"question": "?"}}\n{{\n')
+    suites = [{"name": "gsm8k", "params": {"path": "rows.jsonl"}}]
+    result = qtrap("run", write(tmp_path, "solve", suites=suites), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("gsm8k: 2 of 3 rows left out: 1 field 'answer' missing or not text, 1 not valid JSON\n")
+    assert len(by_task(only_run(tmp_path), "solve")) == 1
+    (tmp_path / "rows.jsonl").write_text("{\n")
+    assert "1 of 1 rows left out: 1 not valid JSON" in refused(qtrap("run", tmp_path / "run.yaml", cwd=tmp_path))
+
+
 @pytest.fixture
 def stopped(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     """A run of 60 slow tasks, halted in mid-run."""

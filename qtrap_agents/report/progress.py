@@ -33,7 +33,7 @@ class RunProgress:
 
     def note(self, text: str) -> None:
         """One line above the bars."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def starting(self, arm: str) -> None:
         """A bar that waits for the arm."""

@@ -263,6 +263,11 @@ def load_suite(choice: SuiteChoice, search: Sequence[Path] | None = None) -> Sui
     return suite.model_copy(update={"spec": suite.spec.model_copy(update={**fields, "params": params})})
 
 
+def find_suite(name: str, search: Sequence[Path] | None = None) -> Path:
+    """The `suite.yaml` that a name or path means; a path need not exist. Raises SuiteError for an unknown name."""
+    return _as_path(name) or _find(name, _named(_folders(search)))
+
+
 def _fields(suite: str, changes: dict[str, Value]) -> dict[str, object]:
     """Takes the fields of suite.yaml out of the parameters of a run; a file replaces a dataset and the reverse."""
     fields: dict[str, object] = {name: changes.pop(name) for name in (*SOURCE_FIELDS, "depths") if name in changes}

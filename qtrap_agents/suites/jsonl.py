@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from pydantic import Field, ValidationError
 
-from qtrap_agents.config import describe
+from qtrap_agents.config import describe, describe_all
 from qtrap_agents.errors import SuiteError
 from qtrap_agents.semantics import RuleError, normalise
 from qtrap_agents.suites.rows import Form, Row, Unusable, gold
@@ -74,6 +74,15 @@ def task(row: Row, form: Form) -> Task:
         depth=len(premises),
         metadata=found.metadata,
     )
+
+
+def schema_problems(row: Row) -> list[str]:
+    """Everything that keeps a line from having the fields of a task, a sentence each."""
+    try:
+        _TaskRow.model_validate(row.fields)
+    except ValidationError as error:
+        return describe_all(error, row.where, _TaskRow, {})
+    return []
 
 
 def _parsed(row: Row) -> _TaskRow:

@@ -113,7 +113,7 @@ def task(row: Row, form: Form) -> Task:
 
 
 def _chosen(options: str, letter: str) -> _Option:
-    text = next((found[2] for found in _OPTION.finditer(options) if found[1] == letter), None)
+    text = next((_joined(found[2]) for found in _OPTION.finditer(options) if found[1] == letter), None)
     match = None if text is None else FRACTION.search(text)
     value = None if match is None else to_number(match[0])
     if match is None or value is None:
@@ -121,6 +121,13 @@ def _chosen(options: str, letter: str) -> _Option:
     if len(FRACTION.findall(text or "")) > 1:
         raise Unusable("chosen option of several numbers", repr(text))
     return _Option(value, None if "/" in match[0] else len(match[0].partition(".")[2]))
+
+
+def _joined(text: str) -> str:
+    """Numbers that the data writes as several words: `3 / 4`, `- 5`, `1 , 200`."""
+    text = re.sub(r"(?<=[0-9])\s*/\s*(?=[0-9])", "/", text)
+    text = re.sub(r"(?<=[0-9])\s*,\s*(?=[0-9]{3}(?![0-9]))", ",", text)
+    return re.sub(r"^-\s+(?=[0-9.])", "-", text)
 
 
 def _operations(formula: str) -> list[_Operation]:
@@ -186,7 +193,7 @@ def _premise(operation: _Operation, numbers: Sequence[str], steps: Sequence[Gold
     operands = [_operand(operand, numbers) for operand in operation.operands]
     rule = OPERATIONS[operation.name].format(*operands)
     value = _value(rule, steps)
-    if not same_value(value, _value(rounded := f"round({rule}, {places})", steps)):
+    if value != _value(rounded := f"round({rule}, {places})", steps):
         rule, value = rounded, _value(rounded, steps)
     name = f"s{len(steps) + 1}"
     parents = tuple(dict.fromkeys(operand for operand in operands if operand.startswith("s")))

@@ -27,7 +27,7 @@ def task(row: Row, form: Form) -> Task:
     if fields.get("answerable") is False:
         raise Unusable("unanswerable")
     answer = gold(text_of(fields, "answer"), form.parser)
-    also = aliases(fields.get("answer_aliases") or (), form.parser, answer)
+    also = aliases(fields.get("answer_aliases"), form.parser, answer)
     steps = records_of(fields, "question_decomposition")
     premises = [_premise(number, step, form) for number, step in enumerate(steps, 1)]
     if premises[-1].value not in (answer, *also):

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from qtrap_agents.suites.rows import Form, Row, Unusable, gold, task_id, text_of
+from qtrap_agents.suites.rows import Form, Row, Unusable, gold, records_of, task_id, text_of
 from qtrap_agents.types import GoldPremise, Task, Value
 
 GOLD = "conclusions of the proof, no rules; answer only where nothing is proved"
@@ -44,7 +44,7 @@ def questions(row: Row) -> Iterator[Row]:
 
 def task(row: Row, form: Form) -> Task:
     """The task of one question. Raises Unusable."""
-    asked = row.fields["asked"]
+    asked = row.fields["asked"] if isinstance(row.fields["asked"], Mapping) else {}
     question, answer = text_of(asked, "question"), _ANSWERS.get(str(asked.get("answer")).casefold())
     if answer is None:
         raise Unusable("field 'answer' missing or not true, false or Unknown")
@@ -99,7 +99,7 @@ def _fact(fields: Mapping[str, Any], said: Mapping[str, str], name: str) -> str:
 def _sentence(table: Mapping[str, Any], name: str) -> str:
     entry = table.get(name)
     if not isinstance(entry, Mapping):
-        raise Unusable("proof from a fact or rule that the theory does not have", f"'{name}'")
+        raise Unusable("proof from a fact or rule without a sentence", f"'{name}'")
     return text_of(entry, "text")
 
 
@@ -112,8 +112,9 @@ def _table(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _shortest(asked: Mapping[str, Any]) -> tuple[list[_Step], dict[str, str]]:
     """The steps of the first of the shortest proofs, parents first, and the sentence of each conclusion."""
     best: tuple[list[_Step], dict[str, str]] | None = None
-    for proof in asked.get("proofsWithIntermediates") or ():
-        said = {name: text_of(entry, "text") for name, entry in _table(proof, "intermediates").items()}
+    for proof in records_of(asked, "proofsWithIntermediates") if asked.get("proofsWithIntermediates") else ():
+        table = _table(proof, "intermediates")
+        said = {name: _sentence(table, name) for name in table}
         steps = _steps(text_of(proof, "representation"), said)
         if best is None or len(steps) < len(best[0]):
             best = (steps, said)

@@ -227,10 +227,10 @@ def gold(text: str, parser: str) -> Value:
     return value
 
 
-def aliases(texts: Iterable[object], parser: str, but: Value) -> tuple[Value, ...]:
-    """Other right answers as they are read, without those that no completion can be read to, and without `but`."""
+def aliases(texts: object, parser: str, but: Value) -> tuple[Value, ...]:
+    """A list of other right answers as they are read, without those that no completion can be read to and without `but`."""
     found: dict[Value, None] = {}
-    for text in texts:
+    for text in texts if isinstance(texts, list | tuple) else ():
         try:
             found[gold(str(text), parser)] = None
         except Unusable:

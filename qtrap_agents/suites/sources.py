@@ -131,9 +131,8 @@ def _numbered_or_rejected(path: Path, document: Iterable[Any]) -> Iterator[Row |
 
 
 def _csv(path: Path) -> Iterator[Row | Rejected]:
-    text = _text(path)
     csv.field_size_limit(LONGEST_LINE)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(_text(path).strip(), newline=""))
     number = 0
     try:
         for number, fields in enumerate(reader, 1):

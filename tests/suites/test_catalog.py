@@ -7,6 +7,7 @@ import pytest
 
 from qtrap_agents.config import SuiteChoice
 from qtrap_agents.errors import ConfigError, QtrapError, SuiteError
+from qtrap_agents.premises import parse_value
 from qtrap_agents.semantics import check_task
 from qtrap_agents.suites.catalog import KINDS, SuiteSpec, list_suites, load_suite
 from qtrap_agents.types import GoldPremise, Task, Value
@@ -147,6 +148,8 @@ def test_wrong_choices_are_named(wrong: SuiteChoice, message: str) -> None:
     ("text", "message"),
     [
         (SPEC + "kind: procedurale\n", "suite.yaml:4: field 'kind'"),
+        (SPEC + "kind: gsm8\n", "unknown kind of suite 'gsm8': did you mean 'gsm8k'?"),
+        (SPEC + "kind: gsm8k\npath: x\ndataset: y\n", "'path' and 'dataset' exclude each other; keep one"),
         (SPEC + "kind: jsonl\n", "a jsonl suite needs 'path: tasks.jsonl'"),
         (SPEC + "kind: procedural\n", "a procedural suite needs 'generator: module:function'"),
         (SPEC + "kind: gsm8k\nparser: floot\n", "suite.yaml:5: field 'parser'"),
@@ -184,6 +187,87 @@ def test_a_suite_is_called_like_its_directory(tmp_path: Path) -> None:
     write(tmp_path / "yours", SPEC + "kind: gsm8k\n")
     with pytest.raises(SuiteError, match="call it 'yours' like its directory"):
         load_suite(choice("yours"), (tmp_path,))
+
+
+GSM8K = [
+    {"question": "Ann has 3 eggs and buys 4. How many?", "answer": "3+4=<<3+4=7>>7\n#### 7"},
+    {"question": "Ann has 3 eggs. How many?", "answer": "#### 3"},
+]
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> str:
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(path)
+
+
+def test_rows_that_are_left_out_are_told(tmp_path: Path) -> None:
+    suite = load_suite(choice("gsm8k", path=write_rows(tmp_path / "rows.jsonl", GSM8K)))
+    assert len(suite.file_tasks()) == 1
+    assert suite.note() == "gsm8k: 1 of 2 rows left out: 1 no <<…>> annotation"
+    assert [rejected.line for rejected in suite.rejected()] == [2]
+    assert load_suite(choice("gsm8k", path=write_rows(tmp_path / "rows.jsonl", GSM8K[:1]))).note() is None
+    assert load_suite(choice("arith")).note() is None
+
+
+def test_a_file_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    suite = load_suite(choice("gsm8k", path=write_rows(path, GSM8K)))
+    tasks = suite.file_tasks()
+    path.unlink()
+    assert suite.file_tasks() is tasks
+    assert len(suite.rejected()) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (GSM8K[1:], "1 of 1 rows left out: 1 no <<…>> annotation"),
+        ([{"frage": "?"}] * 3, "3 of 3 rows left out: 3 field 'question' missing or not text"),
+        ([], "there are no rows"),
+    ],
+)
+def test_a_file_without_a_usable_row_is_an_error(tmp_path: Path, rows: list[dict[str, str]], why: str) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(SuiteError) as caught:
+        load_suite(choice("gsm8k", path=path)).file_tasks()
+    assert str(caught.value) == f"{path}: no tasks for the suite 'gsm8k': {why}; give data of the kind 'gsm8k'"
+
+
+def test_a_run_chooses_a_file_or_a_dataset(tmp_path: Path) -> None:
+    folder = write(tmp_path / "mine", SPEC + "kind: gsm8k\ndataset: openai/gsm8k\nsubset: main\nsplit: test\n")
+    chosen = load_suite(choice(str(folder), revision="abc", split="train")).spec
+    assert (chosen.path, chosen.dataset, chosen.revision, chosen.split) == (None, "openai/gsm8k", "abc", "train")
+    local = load_suite(choice(str(folder), path=write_rows(tmp_path / "rows.jsonl", GSM8K)))
+    assert (local.spec.dataset, [task.answer for task in local.file_tasks()]) == (None, [7])
+    assert load_suite(choice("example_jsonl", dataset="me/mine")).spec.path is None
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"path": "x", "dataset": "y"}, "parameters 'path' and 'dataset' exclude each other; give one"),
+        ({"revision": 1.0}, "parameter 'revision' must be text, not 1.0; put it into quotes"),
+        ({"splitt": "test"}, "unknown parameter 'splitt'"),
+    ],
+)
+def test_wrong_sources_are_named(params: dict[str, Value], message: str) -> None:
+    with pytest.raises(SuiteError) as caught:
+        load_suite(choice("gsm8k", **params))
+    assert message in str(caught.value)
+
+
+def test_the_shown_examples_can_be_read() -> None:
+    shown = [(suite, example) for suite in list_suites() for example in suite.spec.examples]
+    assert {suite.name for suite, _ in shown} >= {"mathqa", "musique", "hotpotqa", "strategyqa", "prontoqa", "proofwriter"}
+    for suite, example in shown:
+        assert parse_value(example.answer, suite.parser) is not None, suite.name
+
+
+def test_every_suite_says_what_gold_it_has() -> None:
+    gold = {suite.name: suite.gold for suite in list_suites()}
+    assert gold["arith"] == gold["gsm8k"] == "every step, with rules"
+    assert gold["musique"] == "answers of sub-questions, no rules"
+    assert gold["strategyqa"] == "answer only: sub-questions have no answers in the data"
 
 
 def test_a_spec_is_frozen_and_comes_back() -> None:

@@ -99,7 +99,9 @@ def test_names_and_truth_values_are_stored_as_they_are_read(tmp_path: Path) -> N
     place = read_jsonl(write(tmp_path, row(answer="the old mill", accept=["a mill"], premises=[name])), "mine", "phrase")[0]
     assert (place.answer, place.premise("who").value, place.premise("who").accept) == ("old mill", "old mill", ("old mill",))
     assert place.accept == ("mill",)
-    rows = [row(id=str(value), answer=value, premises=[{"id": "s1", "value": value, "instruction": "?"}]) for value in (True, "No")]
+    rows = [
+        row(id=str(value), answer=value, premises=[{"id": "s1", "value": value, "instruction": "?"}]) for value in (True, "No")
+    ]
     assert [task.answer for task in read_jsonl(write(tmp_path, *rows), "mine", "boolean")] == ["true", "false"]
 
 
