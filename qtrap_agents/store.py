@@ -101,7 +101,6 @@ def _not_read(default: object) -> Any:
 class _CompletionOutline(Completion, extra="ignore"):
     text: str = _not_read("")
     token_ids: tuple[int, ...] = _not_read(())
-    finish_reason: str = _not_read("")
     logprobs: tuple[TokenLogprob, ...] | None = _not_read(None)
 
 

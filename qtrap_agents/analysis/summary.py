@@ -17,6 +17,7 @@ from qtrap_agents.analysis.collapse import Collapse, analyse
 from qtrap_agents.analysis.costs import Cost, Ratio, Spending, TaskOf, against, per_correct
 from qtrap_agents.analysis.effect import NoiseFloor, Paired, effects, noise_floor
 from qtrap_agents.analysis.paired import PairedSample
+from qtrap_agents.analysis.readings import Readings, readings
 from qtrap_agents.analysis.roles import Checks, RoleCost, checks, merged, role_costs
 from qtrap_agents.analysis.statistics import Horizon, Interval, horizon, wilson
 from qtrap_agents.errors import ConfigError, SuiteError, unknown
@@ -176,7 +177,8 @@ class ArmSummary(Record):
 
     `suites_against` compares suite by suite, because a suite that breaks hides among those that do not; its `p_holm` is
     adjusted over all arms and suites. `expense` is what the cost comes to for a task solved, and against the baseline. `roles`
-    are the tokens by role of node, `checks` what the verdicts of a checker were worth; both count every attempt.
+    are the tokens by role of node, `checks` what the verdicts of a checker were worth, `readings` how many hops could not be
+    parsed; all three count every attempt.
     """
 
     arm: str
@@ -190,6 +192,7 @@ class ArmSummary(Record):
     suites_against: dict[str, Paired] = Field(default_factory=dict)
     expense: Expense = Expense()
     roles: tuple[RoleCost, ...] = ()
+    readings: Readings = Readings()
     checks: Checks | None = None
 
     @property
@@ -316,12 +319,14 @@ class ArmAccumulator:
         self.outcomes: dict[Key, Outcome] = {}
         self.tokens = Tokens()
         self.roles: dict[str, RoleCost] = {}
+        self.readings = Readings()
         self.checks: Checks | None = None
 
     def add(self, trace: Trace, task: Task) -> None:
         """Count one more attempt; of several at the same task and seed the last attempt stays. Errors as of `observe`."""
         self.tokens += Tokens(hops=len(trace.hops), prompt=trace.prompt_tokens, completion=trace.completion_tokens)
         self.roles = merged(self.roles, role_costs(trace.hops))
+        self.readings += readings(trace.hops)
         if (found := checks(trace, task)) is not None:
             self.checks = found + (self.checks or Checks())
         outcome = observe(trace, task)
@@ -357,6 +362,7 @@ class ArmAccumulator:
             suites_against=dict(suites_against or {}),
             expense=expense or Expense(),
             roles=tuple(self.roles.values()),
+            readings=self.readings,
             checks=self.checks,
         )
 

@@ -13,6 +13,7 @@ from typing import Any
 from qtrap_agents.analysis.agreement import HopAgreement
 from qtrap_agents.analysis.effect import Contrast, NoiseFloor, Paired
 from qtrap_agents.analysis.paired import METHODS
+from qtrap_agents.analysis.readings import Readings
 from qtrap_agents.analysis.statistics import Horizon, Interval, wilson
 from qtrap_agents.analysis.summary import ArmSummary, Cell, Comparison, Failures, Key, compare_arms
 from qtrap_agents.errors import ConfigError, StoreError, unknown
@@ -118,7 +119,7 @@ class _Reading:
         if self.again is None:
             return None
         first = self.served[self.baseline]
-        fresh = not any(place.config.base_url for place in first.places)
+        fresh = not any(place.config.urls for place in first.places)
         return SecondServing(facts=self._facts(self.again), hops=agreement(first, self.again.arm), fresh=fresh)
 
     def _facts(self, reader: ArmReader) -> ArmFacts:
@@ -277,6 +278,9 @@ def _identity_doubts(label: str, identity: ArmIdentity, baseline: str, reference
         ours, theirs = getattr(identity, field), getattr(reference, field)
         if ours != theirs and None not in (ours, theirs):
             yield f"{label} and {baseline} differ in {field.replace('_', ' ')} ({ours}, {theirs}), not in their weights alone"
+    if (identity.structured, reference.structured) in ((True, False), (False, True)):
+        held, free = (label, baseline) if identity.structured else (baseline, label)
+        yield f"{held} was held to the JSON schema of the suite and {free} was not: they differ in more than their weights"
     if identity.checksum is not None and identity.checksum == reference.checksum:
         yield f"{label} and {baseline} serve the same weights: their difference is the noise floor, not an effect of precision"
 
@@ -312,8 +316,12 @@ def _arm_json(summary: ArmSummary, facts: ArmFacts) -> dict[str, Any]:
         "horizon": horizon_json(summary.horizon),
         "suite_horizons": {suite: horizon_json(horizon) for suite, horizon in summary.suite_horizons.items()},
         "failures": _failures_json(summary.failures),
+        "parsing": _parsing_json(summary.readings),
         "tokens": summary.tokens.model_dump(mode="json")
         | {"prompt_per_hop": summary.tokens.prompt_per_hop, "completion_per_hop": summary.tokens.completion_per_hop},
+        "calls_per_task": summary.calls_per_task,
+        "roles": [role.model_dump(mode="json") for role in summary.roles],
+        "checks": summary.checks.model_dump(mode="json") if summary.checks else None,
         "cost": _cost_json(summary, facts),
         "against_baseline": _paired_json(summary.against) if summary.against else None,
         "against_baseline_by_suite": {suite: _paired_json(paired) for suite, paired in summary.suites_against.items()},
@@ -360,6 +368,11 @@ def _failures_json(failures: Failures) -> dict[str, Any]:
         "chains_with_blast_radius": len(failures.blast_radii),
         "amplification": failures.amplification,
     }
+
+
+def _parsing_json(found: Readings) -> dict[str, Any]:
+    interval = found.interval if found.hops else None
+    return found.model_dump(mode="json") | {"share": found.share, "interval": _interval_json(interval)}
 
 
 def _paired_json(paired: Paired) -> dict[str, Any]:

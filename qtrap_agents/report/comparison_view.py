@@ -34,6 +34,7 @@ from qtrap_agents.report.wording import (
     next_command,
     null_words,
     shape_words,
+    unparsed_words,
     verdict_sentence,
     verdict_words,
 )
@@ -295,6 +296,7 @@ def _premise_figures() -> list[tuple[str, Figure]]:
         ("  own / inherited / compounded", _origins),
         ("  wrong per own error", lambda arm, _: _number(arm.failures.amplification)),
         ("  recovered", lambda arm, _: f"{arm.failures.recovered:,}" if arm.failures.chains else NOTHING),
+        ("  hops not parsed (cut off)", lambda arm, _: unparsed_words(arm.readings)),
     ]
 
 

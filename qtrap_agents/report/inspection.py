@@ -10,6 +10,7 @@ from qtrap_agents.analysis.attribution import HopTimes, Kind, attribute
 from qtrap_agents.analysis.collapse import Collapse, Place, analyse
 from qtrap_agents.analysis.export import graphml, node_link_json
 from qtrap_agents.analysis.graph import JudgedPremise, Origin, Status, judge
+from qtrap_agents.analysis.readings import Readings, readings
 from qtrap_agents.analysis.roles import RoleCost, checks, role_costs
 from qtrap_agents.errors import StoreError, unknown
 from qtrap_agents.evidence import REPLAYS, Replay
@@ -93,6 +94,11 @@ class TraceView(Record):
     def energy_j(self) -> float | None:
         """Joules of all hops; None where not measured."""
         return sum(self.energies.values()) if self.energies else None
+
+    @property
+    def readings(self) -> Readings:
+        """How many of its hops could not be parsed."""
+        return readings(self.trace.hops)
 
 
 class PremisePair(Record):
@@ -259,6 +265,7 @@ def trace_json(view: TraceView) -> dict[str, Any]:
         "roles": [role.model_dump(mode="json") for role in view.roles],
         "checks": found.model_dump(mode="json") if (found := checks(view.trace, view.task)) else None,
         "energy": {"hops_j": view.energies, "total_j": view.energy_j, "attribution": view.attribution},
+        "parsing": view.readings.model_dump(mode="json"),
         "premises": [premise.model_dump(mode="json") for premise in judge(view.trace, view.task)],
         "collapse": collapse.model_dump(mode="json") | derived,
     }

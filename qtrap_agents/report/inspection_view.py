@@ -8,10 +8,12 @@ from rich.text import Text
 from rich.tree import Tree
 
 from qtrap_agents.analysis.graph import JudgedPremise
+from qtrap_agents.analysis.readings import is_unparsed
 from qtrap_agents.analysis.roles import RoleCost
 from qtrap_agents.report.format import NOTHING, joules, plain, shown
 from qtrap_agents.report.inspection import DecisionView, HopView, PairView, PremisePair, TraceList, TraceRow, TraceView, outcome
 from qtrap_agents.report.table import new_table, print_table
+from qtrap_agents.report.wording import unparsed_words
 from qtrap_agents.types import Hop
 
 MARKS = {"match": "✓", "wrong": "✗", "missing": "∅", "unsupported": "?", "right": "✓", "error": "!", "not judged": "?"}
@@ -127,6 +129,8 @@ def _add_hop(tree: Tree, view: HopView, energy_j: float | None, console: Console
         label.append(f" · {joules(energy_j)}")
     if completion.finish_reason != "stop":
         label.append(" · ended by ").append_text(plain(completion.finish_reason))
+    if hop.premises and is_unparsed(hop):
+        label.append(" · not parsed", style="bold magenta")
     if hop.arm is not None:
         label.append(" · answered by ").append_text(plain(hop.arm, style="bold"))
     branch = tree.add(label)
@@ -184,6 +188,8 @@ def _answer_line(view: TraceView) -> Text:
 def _findings(view: TraceView) -> list[str]:
     """First error, collapse and what to look at next."""
     facts, lines = view.collapse, []
+    if view.readings.unparsed:
+        lines.append(f"hops not parsed: {unparsed_words(view.readings)}")
     if facts.judged and facts.first_error is not None:
         lines.append(f"first error: {facts.first_error.id} (premise {facts.first_error.position} of {facts.premises})")
         lines.append(f"errors: {facts.own} own, {facts.inherited} inherited, {facts.compounded} compounded")

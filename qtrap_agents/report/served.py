@@ -1,6 +1,7 @@
 """The arms of one or several runs: what reports call them, and everything that one reading of their traces tells."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,11 +23,16 @@ MARKS = {"contradicted": " (unverified)", "emulated": " (emulated)"}
 """What an arm is called that does not hold, or does not compute with, what its checkpoint claims."""
 
 
+LONGEST_KIND = 160
+
+_QUOTED = re.compile(r"'[^']*'")
+
+
 class ArmFacts(Record):
     """What belongs to an arm beside its summary.
 
     `label` is what reports call it: its name, or `name@run` where several runs have an arm of that name. `done` of
-    `total` tasks have a stored trace. `error_kinds` counts the messages of traces that ended in an error. `repeats` are
+    `total` tasks have a stored trace. `error_kinds` counts traces that ended in an error, by what went wrong. `repeats` are
     further runs whose sampling seed alone differs; they count as one arm with `path`.
     """
 
@@ -120,7 +126,7 @@ class ArmReader:
             last_seen.note(trace)
             hops.note(trace)
             if trace.error is not None:
-                self._errors[trace.error] += 1
+                self._errors[error_kind(trace.error)] += 1
             yield trace.model_copy(update={"seed": trace.seed + shift}) if shift else trace
 
     def facts(self, run_name: str, sizes: Mapping[Path, int]) -> ArmFacts:
@@ -138,6 +144,11 @@ class ArmReader:
             totals=self.totals,
             repeats=tuple(str(place.run.path) for place in self.arm.places[1:]),
         )
+
+
+def error_kind(error: str) -> str:
+    """What a message has in common with others of its kind: its words before the colon, whatever names they quote."""
+    return _QUOTED.sub("'…'", error.partition(": ")[0])[:LONGEST_KIND]
 
 
 def _spent(place: Place, hops: HopTimes, totals: ArmTotals) -> tuple[Cost, Spending]:

@@ -2,13 +2,18 @@
 
 import math
 import shlex
+from collections.abc import Mapping
 
 from qtrap_agents.analysis.effect import Contrast, Paired
+from qtrap_agents.analysis.readings import Readings
 from qtrap_agents.analysis.statistics import Horizon, Interval
 from qtrap_agents.analysis.summary import ArmSummary
 from qtrap_agents.report.comparison import RunComparison, SecondServing, total_cell
 from qtrap_agents.report.format import NOT_MEASURED, NOTHING, hops, p_value, percent, percent_between, points_between
 from qtrap_agents.report.served import ArmFacts
+
+KINDS = 3
+"""Most kinds of errors that a sentence names."""
 
 NOT_CONSTANT = 0.05
 """Below this p-value the null model of a constant hop success counts as rejected."""
@@ -120,7 +125,7 @@ def verdict_sentence(report: RunComparison, summary: ArmSummary) -> str:
             f"horizon {horizon_sentence(summary.horizon)}",
             *_suite_words(summary),
             _first_words(summary),
-            *_error_words(summary),
+            *_error_words(summary, facts.error_kinds),
         ]
     )
 
@@ -202,10 +207,21 @@ def _first_words(summary: ArmSummary) -> str:
     return "no false premise" if first is None else f"first false premise at hop {first} (median)"
 
 
-def _error_words(summary: ArmSummary) -> list[str]:
+def _error_words(summary: ArmSummary, error_kinds: Mapping[str, int]) -> list[str]:
     if not summary.errors:
         return []
-    return [f"{summary.errors:,} of {summary.n:,} tasks ended in an error and count in no figure of success"]
+    kinds = [f"{count:,} × {kind}" for kind, count in list(error_kinds.items())[:KINDS]]
+    more = [f"{len(error_kinds) - KINDS:,} more kinds"] if len(error_kinds) > KINDS else []
+    told = f" ({', '.join([*kinds, *more])})" if kinds else ""
+    return [f"{summary.errors:,} of {summary.n:,} tasks ended in an error and count in no figure of success{told}"]
+
+
+def unparsed_words(found: Readings) -> str:
+    """`12 of 800 (1.5 %), 3 cut off`."""
+    if not found.hops:
+        return NOTHING
+    cut = f", {found.cut_off:,} cut off" if found.unparsed else ""
+    return f"{found.unparsed:,} of {found.hops:,} ({percent(found.share)}){cut}"
 
 
 def _ends(interval: Interval) -> str:
