@@ -38,6 +38,9 @@ RETRY_HEADER = "x-should-retry"
 NO_TOOLS = "this arm knows no tools; serve it with 'transport: server' or name its 'base_url', or let the app ask without them"
 TRANSIENT = "transient_error"
 OVER = "the task of this call is over"
+POLL_S = 0.05
+"""How long `close` may take."""
+
 LARGEST_BODY = 64 * 1024 * 1024
 
 
@@ -166,7 +169,7 @@ class Gateway:
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
         self._server = _Server((HOST, 0), _Handler, self)
-        threading.Thread(target=self._server.serve_forever, name="qtrap-gateway", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(POLL_S,), name="qtrap-gateway", daemon=True).start()
 
     @property
     def netloc(self) -> tuple[str, int]:

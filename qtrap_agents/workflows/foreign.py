@@ -68,11 +68,6 @@ class Stopped(Exception):
     """Why an app gave no answer that counts, in one sentence."""
 
 
-def is_foreign(app: App) -> bool:
-    """Whether the state of an app is not that of our workflows."""
-    return not {"task", "hops"} <= set(app.channels)
-
-
 class ForeignApp:
     """An app of the user's with what is needed to run it on a task. Called with a task, as other workflows are, it is its graph.
 

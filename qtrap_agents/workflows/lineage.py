@@ -6,6 +6,7 @@ wrote to, or a `Send`. So the calls before a call are the last ones in its own n
 triggered its node, through nodes without a call further back, and for the first nodes of a subgraph those before the subgraph.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -135,20 +136,36 @@ class Lineage:
         return _Parents(self, spans).found
 
 
-class _Graph(NamedTuple):
-    """What ran in one graph: its steps, and the writes with the step that made each; None for the graph's own input."""
+class _Graph:
+    """What ran in one graph."""
 
-    steps: list[Step]
-    writes: list[tuple[Step | None, Write]]
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._rounds: dict[str, list[int]] = {}
+        self._writes: list[tuple[int, str, str, tuple[str, ...]]] = []
+        self._by_channel: dict[str, list[tuple[int, str]]] = {}
 
     @property
     def began(self) -> float:
         """When its first node started."""
         return min((step.began for step in self.steps), default=0.0)
 
+    def ran(self, step: Step) -> None:
+        """A node of it ran."""
+        self.steps.append(step)
+        if step.sent is None:
+            self._rounds.setdefault(nodes(step.place)[-1], []).append(step.round)
+
+    def wrote(self, writer: Step | None, write: Write) -> None:
+        """A node of it wrote; the graph's own input has no step."""
+        number, place = (writer.round, writer.place) if writer else (BEFORE_ALL, START)
+        self._writes.append((number, write.order, place, write.channels))
+        for channel in set(write.channels):
+            self._by_channel.setdefault(channel, []).append((number, place))
+
     def writers(self, step: Step) -> list[str]:
         """The nodes whose writes started a step; `START` for the graph's own beginning."""
-        if not self.writes:
+        if not self._writes:
             found = self._round_before(step)
         elif step.sent is not None:
             found = self._senders(step)
@@ -158,43 +175,35 @@ class _Graph(NamedTuple):
 
     def _triggering(self, step: Step) -> list[str]:
         """Writers of its triggers since the node ran last."""
-        same = [one.round for one in self.steps if one.sent is None and nodes(one.place) == nodes(step.place)]
-        since = max((number for number in same if number < step.round), default=BEFORE_ALL)
-        triggers = set(step.triggers)
-        return [
-            writer.place if writer else START
-            for writer, write in self.writes
-            if since <= _round(writer) < step.round and not triggers.isdisjoint(write.channels)
-        ]
+        earlier = (number for number in self._rounds[nodes(step.place)[-1]] if number < step.round)
+        since = max(earlier, default=BEFORE_ALL)
+        written = (pair for trigger in step.triggers for pair in self._by_channel.get(trigger, ()))
+        return [place for number, place in written if since <= number < step.round]
 
     def _senders(self, step: Step) -> list[str]:
         """The node whose `Send` it was: they are numbered through the writers of the round before, in their order."""
         last = max((one.round for one in self.steps if one.round < step.round), default=BEFORE_ALL)
-        before = sorted((pair for pair in self.writes if _round(pair[0]) == last), key=lambda pair: pair[1].order)
-        senders = [writer.place if writer else START for writer, write in before for name in write.channels if name == SENDS]
+        before = sorted(written for written in self._writes if written[0] == last)
+        senders = [place for _, _, place, channels in before for channel in channels if channel == SENDS]
         number = step.sent or 0
         return senders[number : number + 1]
 
     def _round_before(self, step: Step) -> list[str]:
         """Where nothing is known of writes: all of the round before."""
-        rounds = [one.round for one in self.steps if one.round < step.round]
-        return [one.place for one in self.steps if rounds and one.round == max(rounds)]
-
-
-def _round(writer: Step | None) -> int:
-    return writer.round if writer else BEFORE_ALL
+        last = max((one.round for one in self.steps if one.round < step.round), default=BEFORE_ALL)
+        return [one.place for one in self.steps if one.round == last]
 
 
 def _graphs(lineage: Lineage) -> dict[str, _Graph]:
-    graphs: dict[str, _Graph] = {}
+    graphs: defaultdict[str, _Graph] = defaultdict(_Graph)
     for step in lineage.steps.values():
-        graphs.setdefault(container(step.place), _Graph([], [])).steps.append(step)
+        graphs[container(step.place)].ran(step)
     by_task = {step.task: step for step in lineage.steps.values()}
     for name, writes in lineage.writes.items():
         for write in writes:
             writer = by_task.get(write.task)
-            graphs.setdefault(container(writer.place) if writer else name, _Graph([], [])).writes.append((writer, write))
-    return graphs
+            graphs[container(writer.place) if writer else name].wrote(writer, write)
+    return dict(graphs)
 
 
 class _Parents:

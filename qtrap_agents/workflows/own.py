@@ -12,7 +12,7 @@ from qtrap_agents.errors import ConfigError
 from qtrap_agents.plugins import import_function, import_object
 from qtrap_agents.types import Value
 from qtrap_agents.workflows.aside import attached
-from qtrap_agents.workflows.foreign import ForeignApp, Hooks, is_foreign
+from qtrap_agents.workflows.foreign import App, ForeignApp, Hooks
 
 EXTRACTORS = ("prose", "steps")
 HOOKS = ("input", "answer", "extractor")
@@ -36,13 +36,29 @@ def load_own(choice: WorkflowChoice) -> object:
             hooks, params = _split(build, choice.params)
             _bind(choice.name, build, params)
             found = build(**params)
-    if isinstance(found, StateGraph) and not {"task", "hops"} <= set(found.channels):
-        found = found.compile()
-    if isinstance(found, Pregel) and is_foreign(found):
-        return ForeignApp(choice.name, found, hooks_of(choice.name, hooks))
+    if is_app(found):
+        return ForeignApp(choice.name, _compiled(found), hooks_of(choice.name, hooks))
     if hooks:
         raise ConfigError(f"workflow '{choice.name}' does not take these parameters: {', '.join(hooks)}")
     return found
+
+
+def as_workflow(name: str, graph: object, hooks: Hooks) -> Any:
+    """A graph, compiled or not, as what `drive` runs. Raises ConfigError where it is none."""
+    if not isinstance(graph, Pregel | StateGraph):
+        raise ConfigError(f"'{name}' is {type(graph).__name__}; give a LangGraph app")
+    compiled = _compiled(graph)
+    return ForeignApp(name, compiled, hooks) if is_app(graph) else lambda task: compiled
+
+
+def is_app(graph: object) -> bool:
+    """Whether it is a graph whose state is not that of our workflows."""
+    return isinstance(graph, Pregel | StateGraph) and not {"task", "hops"} <= set(graph.channels)
+
+
+def _compiled(graph: Any) -> App:
+    compiled: App = graph.compile() if isinstance(graph, StateGraph) else graph
+    return compiled
 
 
 def hooks_of(name: str, params: Mapping[str, Value]) -> Hooks:
