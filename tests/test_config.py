@@ -4,8 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from qtrap_agents.config import ArmConfig, BenchConfig, RunConfig, SamplingConfig, load_yaml
+from qtrap_agents.config import (
+    ARMS,
+    ArmConfig,
+    BenchConfig,
+    RunConfig,
+    SamplingConfig,
+    arm_by_name,
+    arm_files,
+    load_yaml,
+    read_arm,
+)
 from qtrap_agents.errors import ConfigError
+from qtrap_agents.paths import shipped
 
 GOOD = """\
 name: demo
@@ -218,3 +229,97 @@ def test_every_mistake_in_a_bench_is_named_with_its_line(tmp_path: Path, old: st
         load_bench(tmp_path, BENCH.replace(old, new))
     assert str(caught.value).removeprefix(f"{tmp_path / 'bench.yaml'}:").startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with two arms by name, of which one hides a shipped one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ARMS).mkdir(parents=True)
+    (tmp_path / ARMS / "mine.yaml").write_text("name: mine\ncheckpoint: some/where\nengine_args: {max_logprobs: 40}\n")
+    (tmp_path / ARMS / "qwen2.5-7b-awq.yaml").write_text("name: qwen2.5-7b-awq\ncheckpoint: my/copy\n")
+    return tmp_path
+
+
+def test_arms_are_given_by_name_beside_inline_ones(named: Path) -> None:
+    arms = "arms: [mine, qwen2.5-7b-awq, qwen2.5-7b-fp16, {name: own, checkpoint: x}]\n"
+    config = load(named, "suites: [arith]\n" + arms)
+    assert [(arm.name, arm.checkpoint) for arm in config.arms] == [
+        ("mine", "some/where"),
+        ("qwen2.5-7b-awq", "my/copy"),
+        ("qwen2.5-7b-fp16", "Qwen/Qwen2.5-7B-Instruct"),
+        ("own", "x"),
+    ]
+    assert config.arms[0].engine_args == {"max_logprobs": 40}
+    for file in (named / ARMS).iterdir():
+        file.unlink()
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config, "a run repeats from its own directory"
+    assert load_bench(named, "arms: [qwen2.5-7b-fp16]\n").arms[0] == config.arms[2]
+
+
+def test_a_name_that_is_nobody_s_is_named_with_its_line(named: Path) -> None:
+    message = complaint(named, "suites: [arith]\narms:\n  - mine\n  - qwen2.5-7b-awk\n")
+    assert message.startswith("4: field 'arms.1': unknown arm 'qwen2.5-7b-awk': did you mean 'qwen2.5-7b-awq'?")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: mine\nchekpoint: x\n", r"mine\.yaml:2: unknown field 'chekpoint': did you mean 'checkpoint'?"),
+        ("name: yours\ncheckpoint: x\n", r"mine\.yaml: field 'name' is 'yours'; call it 'mine' like its file"),
+        ("- name: mine\n", r"mine\.yaml:1: expected fields such as 'name: …', found list"),
+    ],
+)
+def test_a_wrong_file_of_an_arm_is_named_itself(named: Path, text: str, message: str) -> None:
+    (named / ARMS / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load(named, "suites: [arith]\narms: [mine]\n")
+
+
+def test_an_arm_is_looked_for_in_the_run_before_the_named_ones(named: Path) -> None:
+    inline = ArmConfig(name="mine", checkpoint="inline")
+    assert arm_by_name("mine", (inline,)) == inline
+    assert arm_by_name("mine", ()).checkpoint == "some/where"
+    with pytest.raises(ConfigError, match=r"unknown arm 'mien': did you mean 'mine'\?"):
+        arm_by_name("mien", (inline,))
+
+
+def test_every_shipped_arm_and_every_shipped_run_of_arms_is_right() -> None:
+    arms = {name: read_arm(path) for name, path in arm_files([shipped("configs") / "arms"]).items()}
+    assert len(arms) == 24
+    for name, arm in arms.items():
+        fp8 = arm.engine_args.get("kv_cache_dtype") == "fp8"
+        assert fp8 == name.endswith("kv-fp8")
+        assert arm.checkpoint is not None
+        for word, spelled in (("awq", "AWQ"), ("gptq", "GPTQ"), ("int8", "Int8")):
+            assert (word in name.split("-")) == (spelled in arm.checkpoint)
+    runs = [path for path in shipped("configs").glob("*.yaml") if "arms: [" in path.read_text()]
+    assert len(runs) == 7
+    for path in runs:
+        config = load_yaml(path, RunConfig)
+        assert config.name == path.stem
+        assert config.baseline_arm == config.arms[0].name
+        assert not any(arm.recipe for arm in config.arms)
+
+
+def test_servers_of_one_arm_may_stand_in_either_field() -> None:
+    urls = ("http://a/v1", "http://b/v1")
+    arms = [{"base_url": list(urls)}, {"base_urls": list(urls)}, {"base_url": urls[0], "base_urls": urls[1:]}]
+    for fields in arms:
+        arm = ArmConfig.model_validate({"name": "two", **fields})
+        assert arm.urls == urls
+        assert ArmConfig.model_validate(arm.model_dump(mode="json")) == arm
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("base_urls: []", "an arm needs 'checkpoint'"),
+        ("base_url: [http://a, http://a]", "'base_urls' names a server twice: http://a, http://a"),
+        ("checkpoint: x, api_key_env: KEY", "'api_key_env' is for a server that already runs: add 'base_url'"),
+        ("base_url: http://a, api_key_env: sk-123", "string should match pattern"),
+        ("base_url: http://a, revision: v1", "'revision' belongs to a hub id: name it as 'checkpoint', without a 'base_url'"),
+    ],
+)
+def test_settings_of_servers_that_do_not_fit(tmp_path: Path, fields: str, message: str) -> None:
+    assert message in complaint(tmp_path, f"suites: [arith]\narms:\n  - {{name: a, {fields}}}\n")

@@ -182,12 +182,12 @@ def require_hub_model(name: str, revision: str | None = None) -> None:
     Raises:
         ArmError: it does not exist, is not open to us, or the hub cannot be reached; one sentence with the remedy.
     """
-    from httpx import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
+        HTTPError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,

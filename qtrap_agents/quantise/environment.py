@@ -67,7 +67,7 @@ async def make(tell: Callable[[str], None]) -> Path:
     place = folder()
     device = "cuda" if gpu_visible() else "cpu"
     _require_room(place, ROOM_BYTES[device])
-    log = place.with_suffix(".log")
+    log = place.with_name(f"{place.name}.log")
     log.unlink(missing_ok=True)
     try:
         tell(f"making an environment for llm-compressor {LLM_COMPRESSOR} in {place} (minutes; log: {log})")

@@ -1,5 +1,6 @@
 """From a checkpoint of 16 bits to a named arm of few: checked first, made in a child process, registered at the end."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -57,7 +58,7 @@ class Wanted(Record):
 
 
 class Made(Record):
-    """A new arm, the file that names it, and what the files of its checkpoint say."""
+    """A new arm and the file that names it."""
 
     arm: ArmConfig
     file: Path
@@ -84,9 +85,12 @@ async def quantise(wanted: Wanted, python: Path, tell: Callable[[str], None]) ->
         recipe = _recipe(wanted, source, report, facts)
         (partial / RECIPE).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
         partial.rename(wanted.out)
+        log.unlink(missing_ok=True)
+    except asyncio.CancelledError:
+        log.unlink(missing_ok=True)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    log.unlink(missing_ok=True)
     return _register(wanted, recipe)
 
 

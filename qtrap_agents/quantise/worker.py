@@ -77,7 +77,7 @@ def run(job: Job) -> Report:
     tell("writing the checkpoint")
     model.save_pretrained(job["out"], save_compressed=True)
     out = Path(job["out"])
-    finish(out, job["bits"])
+    finish(out, job["bits"], kept_in(job))
     bring_along(job["model"], out, tokenizer)
     return Report(versions={name: importlib.metadata.version(name) for name in PACKAGES}, texts=len(encoded), tokens=tokens)
 
@@ -97,6 +97,13 @@ def load(job: Job) -> tuple[Any, Any]:
         if job["group_size"] > 0 and width % job["group_size"]:
             raise WrongInput(f"layer {name} has {width} inputs, which groups of {job['group_size']} do not divide")
     return model, AutoTokenizer.from_pretrained(job["model"], revision=job["revision"])
+
+
+def kept_in(job: Job) -> str:
+    """The dtype that the config of the unquantised model names."""
+    from transformers import AutoConfig
+
+    return str(AutoConfig.from_pretrained(job["model"], revision=job["revision"]).dtype).removeprefix("torch.")
 
 
 def rows(calibration: str | None) -> list[dict[str, Any]]:
@@ -152,12 +159,12 @@ def recipe(method: str, bits: int, group_size: int) -> Any:
     return [AWQModifier(), QuantizationModifier(**layers)]
 
 
-def finish(out: Path, bits: int) -> None:
-    """Floats in the dtype of the unquantised checkpoint, codes in a container that engines read."""
+def finish(out: Path, bits: int, source_dtype: str) -> None:
+    """Floats in the 16-bit dtype that the model was kept in (`float16` where that was wider), codes in containers for engines."""
     from safetensors.torch import load_file, save_file
 
     config = json.loads((out / "config.json").read_text())
-    dtype = source_dtype(config)
+    dtype = source_dtype if source_dtype in HALVES else "float16"
     for file in sorted(out.glob("*.safetensors")):
         tensors = as_dtype(load_file(file), dtype)
         if CONTAINER_BITS[bits] != bits:
@@ -168,12 +175,6 @@ def finish(out: Path, bits: int) -> None:
     (out / "config.json").write_text(json.dumps(config | {"dtype": dtype}, indent=2) + "\n")
     if CONTAINER_BITS[bits] != bits and (told := out / "recipe.yaml").is_file():
         told.write_text(f"# {bits} bits, stored in containers of {CONTAINER_BITS[bits]}\n{told.read_text()}")
-
-
-def source_dtype(config: dict[str, Any]) -> str:
-    """A 16-bit dtype for everything that is not packed: as the model was kept, `float16` where that was wider."""
-    found = str(config.get("qtrap_source_dtype") or config.get("dtype") or config.get("torch_dtype"))
-    return found if found in HALVES else "float16"
 
 
 def as_dtype(tensors: dict[str, torch.Tensor], dtype: str) -> dict[str, torch.Tensor]:
