@@ -1,7 +1,7 @@
 """The one seam between a workflow and whatever serves the model."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from qtrap_agents.measures import KernelTime, ServerStats
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score
@@ -41,6 +41,14 @@ class Backend(Protocol):
         Raises:
             ArmDied: the arm is gone.
         """
+
+
+@runtime_checkable
+class Relay(Protocol):
+    """A backend with an OpenAI-compatible server, which may know tools."""
+
+    async def relay(self, body: dict[str, Any]) -> tuple[Completion, dict[str, Any]]:
+        """Answer a whole chat request, tools included: the completion, and the assistant's message. Errors as in `complete`."""
 
 
 @runtime_checkable

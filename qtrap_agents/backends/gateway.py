@@ -21,11 +21,11 @@ from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from qtrap_agents.backends import openai_api
-from qtrap_agents.backends.base import Backend
+from qtrap_agents.backends.base import Backend, Relay
 from qtrap_agents.backends.openai_api import ChatRequest, Refused
 from qtrap_agents.errors import ArmDied, CompletionError, QtrapError, TransientError
 from qtrap_agents.types import Completion, Message, Sampling
@@ -42,14 +42,6 @@ POLL_S = 0.05
 """How long `close` may take."""
 
 LARGEST_BODY = 64 * 1024 * 1024
-
-
-@runtime_checkable
-class Relay(Protocol):
-    """A backend with a server of its own, which may know tools."""
-
-    async def relay(self, body: dict[str, Any]) -> tuple[Completion, dict[str, Any]]:
-        """Answer a request as the client wrote it: the completion, and the assistant's message. Errors as in `complete`."""
 
 
 @dataclass
@@ -150,7 +142,7 @@ class Job:
         elif self.relay is None:
             raise Refused(400, NO_TOOLS)
         else:
-            call.completion, message = await self.relay.relay(json.loads(body))
+            call.completion, message = await self.relay.relay(openai_api.relayed(json.loads(body), call.sampling))
         return openai_api.response(call.id, self.model, call.completion, message)
 
 

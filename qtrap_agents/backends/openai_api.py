@@ -15,8 +15,7 @@ from qtrap_agents.types import Completion, Message, Sampling
 
 Roles = Literal["system", "user", "assistant"]
 ROLES: dict[str, Roles] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-RELAYED_ONLY = ("tools", "tool_choice", "functions", "function_call")
-"""Fields that a backend without a server of its own does not know."""
+_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 class Refused(Exception):
@@ -153,6 +152,13 @@ def _json_schema(wanted: _ResponseFormat | None) -> str | None:
         return None
     schema = wanted.json_schema.schema_ if wanted.json_schema else {}
     return json.dumps(schema or {"type": "object"})
+
+
+def relayed(body: Mapping[str, Any], sampling: Sampling) -> dict[str, Any]:
+    """A request for another server: as it was, with the sampling spelt out, without what belongs to this connection."""
+    left = {name: value for name, value in body.items() if name not in ("model", "stream", "stream_options", *_LIMITS)}
+    drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    return {**left, **drawn, **({"seed": sampling.seed} if sampling.temperature > 0 else {})}
 
 
 def response(call_id: str, model: str, completion: Completion, message: Mapping[str, Any] | None = None) -> dict[str, Any]:

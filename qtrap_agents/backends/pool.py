@@ -3,9 +3,10 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
-from qtrap_agents.backends.base import Backend
+from qtrap_agents.backends.base import Backend, Relay
 from qtrap_agents.backends.server import ServerArm, open_running_server
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmDied, ArmError, TransientError
@@ -42,6 +43,10 @@ class PoolArm:
         """Answer one chat request; any number may be in flight. Errors as in `Backend.complete`."""
         return await self._send(lambda arm: arm.complete(messages, sampling))
 
+    async def relay(self, body: dict[str, Any]) -> tuple[Completion, dict[str, Any]]:
+        """Answer a whole chat request, tools included. Errors as in `Backend.complete`."""
+        return await self._send(partial(_relay, body))
+
     async def score(self, messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
         """The given text token by token; any number may be in flight. Errors as in `Backend.score`."""
         return await self._send(lambda arm: arm.score(messages, token_ids, top))
@@ -77,6 +82,11 @@ class PoolArm:
             self._waiting.remove(replica)
             self._lost = True
             logger.warning("arm %s: goes on without %s, %d left: %s", self._name, replica.url, len(self._waiting), error)
+
+
+async def _relay(body: dict[str, Any], arm: Backend) -> tuple[Completion, dict[str, Any]]:
+    assert isinstance(arm, Relay)
+    return await arm.relay(body)
 
 
 async def _counted(replica: Replica, ask: Callable[[Backend], Awaitable[Result]]) -> Result:

@@ -79,6 +79,17 @@ class ServerArm:
         completion = as_completion(response, sampling.logprobs is not None and self._dialect.logprobs)
         return completion.model_copy(update={"latency_s": time.perf_counter() - started})
 
+    async def relay(self, body: dict[str, Any]) -> tuple[Completion, dict[str, Any]]:
+        """Answer a whole chat request, tools included. Errors as in `Backend.complete`."""
+        started = time.perf_counter()
+        left = {name: value for name, value in body.items() if name != "messages"}
+        create = self.client.chat.completions.with_raw_response.create
+        async with self._explained():
+            raw = await patiently(partial(create, model=self._model, messages=body["messages"], extra_body=left))
+        response = read_response(raw.content, raw.headers.get("content-type", ""))
+        completion = as_completion(response, wants_logprobs=False)
+        return completion.model_copy(update={"latency_s": time.perf_counter() - started}), response["choices"][0]["message"]
+
     async def score(self, messages: Sequence[Message], token_ids: Sequence[int], top: int) -> Score:
         """The given text token by token; any number may be in flight. Errors as in `Backend.score`."""
         import openai

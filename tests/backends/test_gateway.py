@@ -4,14 +4,17 @@ import asyncio
 import http.client
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from qtrap_agents.backends.factory import open_arm
 from qtrap_agents.backends.gateway import JOB_HEADER, PLACE_HEADER, Gateway, Job
 from qtrap_agents.backends.scripted import ScriptedArm
+from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmDied, CompletionError, TransientError
 from qtrap_agents.types import Completion, Message, Sampling
 
@@ -234,6 +237,29 @@ def test_tools_are_passed_to_an_arm_with_a_server_of_its_own() -> None:
         assert streamed[0].choices[0].delta.tool_calls[0].function.name == "add"
 
     serve(arm, work)
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_tools_through_an_arm_that_is_a_server_elsewhere(servers: int) -> None:
+    """The client asks a gateway, the arm behind it another one that stands for the server."""
+    far = Server(lambda messages, sampling: SAID)
+
+    async def all_of_it() -> None:
+        with Gateway() as one, Gateway() as two, one.open(Job.of(far, Sampling())), two.open(Job.of(far, Sampling())):
+            urls = (one.base_url, two.base_url)[:servers]
+            config = ArmConfig(name="far", base_urls=urls)
+            async with open_arm(config, EngineConfig(), Path("none")) as arm:
+                with Gateway() as gateway, gateway.open(Job.of(arm, DEFAULT)) as job:
+                    async with openai.AsyncOpenAI(base_url=gateway.base_url, api_key="none", max_retries=0) as client:
+                        answer = await ask(client, tools=[TOOL], temperature=0.5, stream=False)
+                assert answer.choices[0].message.tool_calls[0].function.name == "add"
+                assert job.calls[0].completion is not None
+                assert job.calls[0].completion.completion_tokens == 5
+                drawn = {name: far.body[name] for name in ("temperature", "max_tokens", "seed", "top_p")}
+                assert drawn == {"temperature": 0.5, "max_tokens": 32, "seed": 9, "top_p": 1.0}
+                assert far.body["tools"] == [TOOL]
+
+    asyncio.run(all_of_it())
 
 
 def test_the_models_and_nothing_else() -> None:
