@@ -17,6 +17,8 @@ Anything else that escapes is a bug and keeps its traceback.
 import difflib
 from collections.abc import Iterable
 
+_LONGEST_NAME = 100
+
 
 class QtrapError(Exception):
     """Base of all expected errors. The message is one sentence that says what to do."""
@@ -61,6 +63,7 @@ class StoreError(QtrapError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One sentence for an unknown name, with the nearest known one."""
     names = sorted(known)
+    name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}."
     return f"unknown {kind} '{name}': {hint}"

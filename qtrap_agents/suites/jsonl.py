@@ -28,6 +28,7 @@ from qtrap_agents.types import GoldPremise, Record, Task, Value
 GOLD = "what the file gives"
 
 _ID = r"^[a-z][a-z0-9_]*$"
+_LONGEST_RULE = 100_000
 _EXAMPLE = '{"id": …, "question": …, "answer": …, "premises": [{"id": …, "value": …}]}'
 
 
@@ -37,7 +38,7 @@ class _PremiseRow(Record):
     accept: tuple[Value, ...] = ()
     text: str | None = None
     depends_on: tuple[str, ...] = ()
-    rule: str | None = None
+    rule: str | None = Field(default=None, max_length=_LONGEST_RULE)
     instruction: str | None = None
     kind: str = ""
 

@@ -17,6 +17,9 @@ from qtrap_agents.premises import parse_value, phrase
 from qtrap_agents.semantics import check_task, same_value
 from qtrap_agents.types import Task, Value
 
+LONGEST_VALUE = 10_000
+"""Characters that a gold value may have."""
+
 _SLOT = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
@@ -146,7 +149,9 @@ def faults(task: Task, parser: str) -> Iterator[Unusable]:
         yield Unusable("contradictory gold", f"{problem}; correct the id, value, rule or depends_on")
     for premise in task.premises:
         for value in (premise.value, *premise.accept):
-            if not same_value(parse_value(str(value), parser), value):
+            if isinstance(value, str) and len(value) > LONGEST_VALUE:
+                yield Unusable("value too long", f"premise '{premise.id}' has more than {LONGEST_VALUE:,} characters; shorten it")
+            elif not same_value(parse_value(str(value), parser), value):
                 yield Unusable(
                     "value that the parser does not read",
                     f"premise '{premise.id}': {value!r} cannot be read from a completion by the parser '{parser}'; "

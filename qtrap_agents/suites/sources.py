@@ -89,7 +89,7 @@ def _document(text: str) -> list[Any] | None:
         return found
     if all(isinstance(row, dict) for row in found.values()):
         return [{"id": key, **row} for key, row in found.items()]
-    return [found]
+    return [found] if len(text) <= LONGEST_LINE else None
 
 
 def _is_object(line: str) -> bool:
