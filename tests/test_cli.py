@@ -1,5 +1,6 @@
 """`qtrap run` as a user meets it: exit codes, one sentence on stderr, the run directory on stdout, resume after anything."""
 
+import json
 import os
 import re
 import shlex
@@ -292,3 +293,20 @@ def test_the_noise_floor_can_be_left_out_and_measured_later(tmp_path: Path) -> N
 
 def test_a_folder_that_is_no_run_is_not_resumed(tmp_path: Path) -> None:
     assert "not a run directory (no run.yaml)" in refused(qtrap("run", "--resume", tmp_path, cwd=tmp_path))
+
+
+def test_named_arms_join_a_run_and_are_kept_in_it(tmp_path: Path) -> None:
+    file = tmp_path / "configs" / "arms" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    scripts.write_yaml(file, scripts.settings(["solve"])["arms"][0] | {"name": "mine"})
+    config = write(tmp_path, "solve")
+    result = qtrap("run", config, "--arm", "solve", "--arm", "mine", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    run = only_run(tmp_path)
+    assert [arm.name for arm in run.config.arms] == ["solve", "mine"]
+    listed = json.loads(qtrap("list", "arms", "--json", cwd=tmp_path).stdout)
+    assert {"mine", "qwen2.5-7b-awq"} <= {row["name"] for row in listed["arms"]}
+    assert {"reference:small/fp16"} <= {row["name"] for row in listed["checkpoints"]}
+    file.unlink()
+    assert qtrap("run", "--resume", run.path, cwd=tmp_path).returncode == 0, "without the file of the arm"
+    assert "unknown arm 'mine': known: " in refused(qtrap("run", config, "--arm", "mine", cwd=tmp_path))

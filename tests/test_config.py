@@ -304,7 +304,11 @@ def test_every_shipped_arm_and_every_shipped_run_of_arms_is_right() -> None:
 
 def test_servers_of_one_arm_may_stand_in_either_field() -> None:
     urls = ("http://a/v1", "http://b/v1")
-    arms = [{"base_url": list(urls)}, {"base_urls": list(urls)}, {"base_url": urls[0], "base_urls": urls[1:]}]
+    arms: list[dict[str, object]] = [
+        {"base_url": list(urls)},
+        {"base_urls": list(urls)},
+        {"base_url": urls[0], "base_urls": urls[1:]},
+    ]
     for fields in arms:
         arm = ArmConfig.model_validate({"name": "two", **fields})
         assert arm.urls == urls

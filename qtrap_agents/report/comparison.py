@@ -281,7 +281,8 @@ def _identity_doubts(label: str, identity: ArmIdentity, baseline: str, reference
     if (identity.structured, reference.structured) in ((True, False), (False, True)):
         held, free = (label, baseline) if identity.structured else (baseline, label)
         yield f"{held} was held to the JSON schema of the suite and {free} was not: they differ in more than their weights"
-    if identity.checksum is not None and identity.checksum == reference.checksum:
+    same = all(getattr(identity, field) == getattr(reference, field) for field in ("checksum", "quantisation", "kv_cache_dtype"))
+    if identity.checksum is not None and same:
         yield f"{label} and {baseline} serve the same weights: their difference is the noise floor, not an effect of precision"
 
 

@@ -41,7 +41,7 @@ def test_packages_that_cannot_be_had_leave_nothing_half_made(workplace: Path, mo
 
 
 def test_no_room(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.shutil, "disk_usage", lambda path: Usage(10, 9, 2**30))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(10, 9, 2**30))
     with pytest.raises(ConfigError, match=r"needs \d+\.0 GiB and 1\.0 are free; free some, or let XDG_CACHE_HOME be a folder on"):
         asyncio.run(environment.make(print))
 

@@ -18,7 +18,6 @@ from qtrap_agents import paths
 from qtrap_agents.backends.factory import open_arm
 from qtrap_agents.config import EngineConfig, RunConfig, load_yaml, named_arm
 from qtrap_agents.errors import ArmError, QtrapError
-from qtrap_agents.quantise import make
 from qtrap_agents.quantise.make import Made, Wanted, quantise
 
 from .conftest import PACKED, VERSIONS, Write, recipe_of
@@ -134,7 +133,7 @@ def test_groups_that_do_not_divide_a_layer(interpreter: Write, workplace: Path) 
 
 
 def test_a_full_disk_is_found_before_the_work(interpreter: Write, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(make.shutil, "disk_usage", lambda path: Usage(10, 9, 1))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(10, 9, 1))
     with pytest.raises(QtrapError, match=r"--out made: needs 0\.0 GiB and 0\.0 are free; free some, or choose a folder on an"):
         run(interpreter())
 

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from qtrap_agents.paths import shipped
 from qtrap_agents.report.listing import (
     CheckpointRow,
+    arm_rows,
     checkpoint_rows,
+    render_arms,
     render_checkpoints,
     render_runs,
     render_suites,
@@ -113,3 +116,24 @@ def test_listing_loads_no_heavy_library() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_named_arms_and_what_is_wrong_with_one(tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text(
+        f"name: hub\ncheckpoint: some/model\nrevision: {'0123456789' * 4}\nengine_args: {{kv_cache_dtype: fp8}}\n"
+    )
+    (tmp_path / "made.yaml").write_text(
+        "name: made\ncheckpoint: x\nbackend: transformers\nrecipe: {method: awq, bits: 3, tokens: 9}\n"
+    )
+    (tmp_path / "two.yaml").write_text("name: two\nbase_urls: [http://a, http://b]\n")
+    (tmp_path / "wrong.yaml").write_text("name: right\ncheckpoint: x\n")
+    hub, made, two, wrong = rows = arm_rows([tmp_path])
+    assert (hub.served, hub.settings, hub.place) == ("some/model", {"kv_cache_dtype": "fp8"}, str(tmp_path))
+    assert made.settings == {"backend": "transformers", "method": "awq", "bits": 3}
+    assert two.served == "http://a, http://b"
+    assert wrong.problem is not None
+    text = " ".join(printed(lambda console: render_arms(rows, console)).split())
+    assert "some/model @ 01234567" in text
+    assert "call it 'wrong' like its file" in text
+    assert printed(lambda console: render_arms((), console)).startswith("no named arms")
+    assert {row.place for row in arm_rows([shipped("configs") / "arms"])} == {"shipped"}
