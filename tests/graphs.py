@@ -90,3 +90,55 @@ def not_a_graph() -> str:
 def hopeless() -> Graph:
     """A function with a bug."""
     raise RuntimeError("the graph cannot be drawn")
+
+
+def line() -> Graph:
+    """The premises s1, s2 and s3, one after the other."""
+    graph = StateGraph(State, context_schema=Context)
+    for name, node in (("left", left), ("right", right), ("merge", merge)):
+        graph.add_node(name, node)
+    for before, after in ((START, "left"), ("left", "right"), ("right", "merge"), ("merge", END)):
+        graph.add_edge(before, after)
+    return graph
+
+
+def compiled_line() -> Any:
+    """The same, compiled."""
+    return line().compile()
+
+
+def mute() -> Graph:
+    """A graph that comes to its end without an answer."""
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("think", lambda state: {"hops": []})
+    graph.add_edge(START, "think")
+    return graph
+
+
+def stray() -> Graph:
+    """A node that returns no state at all."""
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("left", lambda state: 3)
+    graph.add_edge(START, "left")
+    return graph
+
+
+def torn() -> Graph:
+    """A graph whose edge leads nowhere."""
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("left", left)
+    graph.add_edge(START, "left")
+    graph.add_edge("left", "right")
+    return graph
+
+
+def impatient() -> Graph:
+    """A node with a timeout of its own."""
+
+    def wait(state: State) -> Update:
+        raise TimeoutError("the tool was slow")
+
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("wait", wait)
+    graph.add_edge(START, "wait")
+    return graph

@@ -105,7 +105,7 @@ def test_a_bug_in_a_script_is_an_error_of_its_requests(tmp_path: Path) -> None:
     ("workflow", "error", "hops"),
     [
         ("graphs:clumsy", "KeyError: 'arith'", 1),
-        ("graphs:endless", "the workflow did not end within 1,060 steps (limits.steps); end its loop or raise the limit", 0),
+        ("graphs:endless", "the workflow did not end within 1,080 steps (limits.steps); end its loop or raise the limit", 0),
     ],
 )
 def test_a_failing_graph_is_an_error_on_the_trace(tmp_path: Path, workflow: str, error: str, hops: int) -> None:

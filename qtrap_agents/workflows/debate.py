@@ -45,7 +45,7 @@ def _graph(rounds: int, temperature: float) -> Graph:
     async def agent(state: Turn, runtime: Runtime[Context]) -> dict[str, Any]:
         return await _agent(state, runtime, temperature)
 
-    def turns(state: State) -> list[Send] | str:
+    async def turns(state: State) -> list[Send] | str:
         number = len(state["hops"]) // len(AGENTS)
         if number < rounds:
             return [Send("agent", {**state, "number": number, "agent": agent}) for agent in range(len(AGENTS))]
@@ -89,7 +89,8 @@ async def _agent(state: Turn, runtime: Runtime[Context], temperature: float) -> 
 
 def _last_two(state: State) -> list[Hop]:
     """What the agents said last, the first agent's before the second's."""
-    return sorted((hop for hop in state["hops"] if hop.node == "agent"), key=lambda hop: (hop.id[-4:], hop.id))[-2:]
+    said = [hop for hop in state["hops"] if hop.node == "agent"]
+    return sorted(said[-len(AGENTS) :], key=lambda hop: hop.id)
 
 
 def _answer_of(state: State, hop: Hop) -> Value | None:

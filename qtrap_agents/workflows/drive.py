@@ -84,7 +84,7 @@ async def drive(graph_for: GraphFor, task: Task, context: Context) -> Course:
 async def _updates(graph_for: GraphFor, task: Task, context: Context) -> AsyncIterator[tuple[str, object]]:
     """State updates as nodes finish, so that a later failure loses none of them."""
     state: State = {"task": task, "hops": [], "decisions": []}
-    limit = context.limits.steps_for(len(task.premises))
+    limit = context.limits.steps_for(len(task.premises)) + 1  # LangGraph looks for the end in one more round
     stream = graph_for(task).astream(state, context=context, stream_mode="updates", config={"recursion_limit": limit})
     async for chunk in stream:
         for name, update in chunk.items():

@@ -46,7 +46,7 @@ def _by_levels() -> Graph:
     return graph.compile(name="map_reduce over gold")
 
 
-def _ready(state: State) -> list[Send] | str:
+async def _ready(state: State) -> list[Send] | str:
     """Every premise that is not stated while all its parents are."""
     stated, task = statements(state), state["task"]
     ready = [
@@ -96,7 +96,7 @@ def parts_of(text: str) -> list[str]:
     return [line.strip(" *_`")[:500] for line in _NUMBERED.findall(text)]
 
 
-def _parts(state: State) -> list[Send] | str:
+async def _parts(state: State) -> list[Send] | str:
     questions = state["hops"][0].premises
     return [Send("part", {**state, "index": index}) for index in range(len(questions))] or "merge"
 

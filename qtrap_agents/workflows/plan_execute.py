@@ -82,7 +82,7 @@ def _plan(state: State) -> list[Premise]:
     return list(state["hops"][0].premises)
 
 
-def _next(state: State) -> str:
+async def _next(state: State) -> str:
     return "step" if len(state["hops"]) <= len(_plan(state)) else "answer"
 
 

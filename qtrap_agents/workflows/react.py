@@ -50,7 +50,7 @@ def _graph(max_steps: int, step_tokens: int) -> Graph:
         text = update["hops"][-1].completion.text
         return {**update, "answer": None} if _call_of(state["task"], text) else dict(update)
 
-    def done(state: State) -> str:
+    async def done(state: State) -> str:
         return END if _answered(state) or len(state["hops"]) >= max_steps else "tool"
 
     graph = StateGraph(State, context_schema=Context)

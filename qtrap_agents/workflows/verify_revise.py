@@ -74,7 +74,7 @@ def _graph(check: Check, when: When, max_revisions: int, temperature: float) -> 
     async def verdict(state: Checked) -> dict[str, Any]:
         return _one(state, check, max_revisions) if when == "hop" else _all(state, max_revisions)
 
-    def after_hop(state: Checked) -> str:
+    async def after_hop(state: Checked) -> str:
         if when == "end":
             return "check" if state["index"] + 1 >= len(goals(state["task"])) else "next"
         return "verdict" if check == "recompute" and _drawn_twice(state) else "check"
@@ -82,7 +82,7 @@ def _graph(check: Check, when: When, max_revisions: int, temperature: float) -> 
     async def proceed(state: Checked) -> dict[str, Any]:
         return {"index": state["index"] + 1}
 
-    def after_verdict(state: Checked) -> str:
+    async def after_verdict(state: Checked) -> str:
         return END if state["index"] >= len(goals(state["task"])) else "hop"
 
     graph = StateGraph(Checked, context_schema=Context)

@@ -40,7 +40,7 @@ def build(
 
 @cache
 def _graph(k: int, per: Per, temperature: float) -> Graph:
-    def samples(state: State) -> list[Send] | str:
+    async def samples(state: State) -> list[Send] | str:
         index = len(state["hops"]) // k
         if index >= len(goals(state["task"])):
             return END

@@ -1,0 +1,28 @@
+"""The document of the workflows is what the workflows say and draw today."""
+
+import pytest
+
+from qtrap_agents.errors import ConfigError
+from qtrap_agents.workflows.catalog import WORKFLOWS, parameters
+from qtrap_agents.workflows.diagrams import DOCUMENT, diagram, document
+
+
+def test_the_committed_document_is_up_to_date() -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == document(), "run: python -m qtrap_agents.workflows.diagrams"
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_every_workflow_has_a_section_with_cost_parameters_and_diagram(name: str) -> None:
+    section = document().partition(f"## `{name}`\n")[2].partition("\n## ")[0]
+    assert "Calls: " in section
+    assert "```mermaid" in section
+    assert all(f"| `{known.name}` | `{known.default}` |" in section for known in parameters(name))
+
+
+def test_a_diagram_is_drawn_by_the_graph() -> None:
+    drawn = diagram("vote")
+    assert "sample --> majority;" in drawn
+    assert "majority -.-> sample;" in drawn
+    assert "left --> merge;" in diagram("graphs:diamond")
+    with pytest.raises(ConfigError, match="unknown workflow 'vot': did you mean 'vote'"):
+        diagram("vot")
