@@ -9,15 +9,16 @@ another number of them in flight: the noise floor.
 import asyncio
 import random
 import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from qtrap_agents.backends.base import Backend
-from qtrap_agents.backends.factory import open_arm, resolve_backend, resolve_checkpoint
+from qtrap_agents.backends.factory import holds_to, open_arm, resolve_backend, resolve_checkpoint
 from qtrap_agents.backends.launch import gpu_visible, vllm_build
 from qtrap_agents.backends.scripted import load_script
 from qtrap_agents.concurrency import in_flight, rarely_collected
@@ -30,10 +31,11 @@ from qtrap_agents.recorder import Recorder
 from qtrap_agents.scoring import score
 from qtrap_agents.store import ArmWriter, AttemptEvent, RunDirectory
 from qtrap_agents.suites.catalog import Suite, load_suite
-from qtrap_agents.types import Measurement, Message, Sampling, Task, Trace
+from qtrap_agents.types import ArmIdentity, Measurement, Message, Sampling, Task, Trace
 from qtrap_agents.workflows.catalog import GraphFor, load_workflow
 from qtrap_agents.workflows.drive import Course, drive
 from qtrap_agents.workflows.hop import Context
+from qtrap_agents.workflows.reading import value_form
 
 WARM_UP = (Message(role="user", content="1"),)
 WARM_UP_ROUNDS, WARM_UP_TOKENS = 2, 16
@@ -78,14 +80,14 @@ def prepare(config: RunConfig) -> Plan:
         raise ConfigError(f"suites are named twice: {', '.join(names)}; use each once")
     for arm in config.arms:
         check_arm(arm)
-    return Plan(config, {suite.name: suite for suite in suites}, load_workflow(config.workflow))
+    return Plan(config, {suite.name: suite for suite in suites}, load_workflow(config.workflow, config.limits))
 
 
 def check_arm(arm: ArmConfig) -> None:
     """Look for what the arm names. Raises QtrapError where it is not there."""
     if resolve_backend(arm)[0] == "scripted":
         load_script(arm.name, arm.script or "")
-    elif not arm.base_url:
+    elif not arm.urls:
         resolve_checkpoint(arm.checkpoint or "")
 
 
@@ -97,6 +99,11 @@ def start(plan: Plan, out: Path) -> RunDirectory:
     if not tasks:
         raise SuiteError(f"no tasks: the suites {', '.join(plan.suites)} have none at depths {list(config.depths)}")
     return RunDirectory.create(out, config, tasks, describe_environment())
+
+
+def left_out(plan: Plan) -> list[str]:
+    """One line for each suite of which rows could not be used, with their number and the reasons. Raises SuiteError."""
+    return [note for suite in plan.suites.values() if (note := suite.note())]
 
 
 async def execute(run: RunDirectory, plan: Plan, progress: Progress) -> None:
@@ -171,11 +178,12 @@ async def _run_arm(run: RunDirectory, plan: Plan, arm: ArmConfig, writer: ArmWri
     begun = time.perf_counter()
     async with open_arm(arm, plan.config.engine, writer.path / "server.log", plan.config.allow_unverified) as backend:
         startup_s = time.perf_counter() - begun
-        writer.identity(backend.identity)
+        writer.identity(await _identity(arm.name, backend, plan.suites.values(), progress))
         on_gpu = (backend.identity.device or "").startswith("cuda")
 
         async def trace_of(task: Task) -> Trace:
-            context = Context(backend=backend, suite=plan.suites[task.suite], sampling=plan.config.sampling)
+            config = plan.config
+            context = Context(backend, plan.suites[task.suite], config.sampling, limits=config.limits)
             begun = time.perf_counter()
             course = await drive(plan.graph_for, task, context)
             return as_trace(run.id, plan.config, arm.name, writer.attempt, task, course, time.perf_counter() - begun)
@@ -188,6 +196,18 @@ async def _run_arm(run: RunDirectory, plan: Plan, arm: ArmConfig, writer: ArmWri
                 async for trace in traces:
                     writer.trace(trace)
                     progress.advance(arm.name, trace.error is not None)
+
+
+async def _identity(arm: str, backend: Backend, suites: Iterable[Suite], progress: Progress) -> ArmIdentity:
+    """What is served, and whether it holds to the JSON schema of the suites where they have one. Raises ArmError."""
+    form = next((form for suite in suites if (form := value_form(suite))), None)
+    if form is None or backend.identity.backend == "scripted":
+        return backend.identity
+    structured = await holds_to(arm, backend, form.schema)
+    if not structured:
+        why = f"{backend.identity.backend} holds none to a schema"
+        progress.note(f"{arm}: answers are asked for as JSON, but {why}: those that are no JSON count as missing")
+    return backend.identity.model_copy(update={"structured": structured})
 
 
 async def _settle(backend: Backend, recorder: Recorder, concurrency: int) -> float | None:
@@ -261,8 +281,8 @@ def as_trace(run_id: str, config: RunConfig, arm: str, attempt: int, task: Task,
 
 
 def stop_on_sigterm() -> None:
-    """Treat SIGTERM like Ctrl-C: arms are closed and what is stored stays."""
+    """Treat SIGTERM like Ctrl-C: arms are closed and what is stored stays. Only the main thread can hear signals."""
     current = asyncio.current_task()
-    if current is not None:
+    if current is not None and threading.current_thread() is threading.main_thread():
         cancel: Callable[[], object] = current.cancel
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, cancel)
