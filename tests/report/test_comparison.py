@@ -260,6 +260,27 @@ def test_arms_that_differ_in_more_than_weights_are_warned_of(tmp_path: Path) -> 
     assert "awq and fp16 differ in backend (transformers, vllm)" in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "noise", "marked"),
+    [
+        ({}, True, False),
+        ({"kv_cache_dtype": "fp8"}, False, True),
+        ({"quantisation": "bitsandbytes-nf4", "bits": 4}, False, False),
+    ],
+)
+def test_the_same_file_is_a_noise_floor_only_where_it_is_served_alike(
+    tmp_path: Path, changes: dict[str, Any], noise: bool, marked: bool
+) -> None:
+    tasks = draw(count=1)
+    run = make_run(tmp_path, tasks, ("fp16", "other"))
+    for arm, fields in (("fp16", {}), ("other", changes)):
+        identity = make_identity(**{"kv_cache_dtype": "auto", "checksum": "aaaa"} | fields)
+        write_arm(run, arm, [make_trace(run, arm, task) for task in tasks], identity)
+    text = "\n".join(compare_runs([run]).warnings)
+    assert ("other and fp16 serve the same weights" in text) == noise
+    assert ("other and fp16 differ in kv cache dtype (fp8, auto)" in text) == marked
+
+
 def test_many_arms_fit_a_narrow_terminal(tmp_path: Path) -> None:
     run = simple_run(tmp_path, {f"arm{number}": number for number in range(6)}, count=6)
     text = shown(compare_runs([run]), 80)
