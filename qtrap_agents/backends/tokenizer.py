@@ -21,13 +21,13 @@ class Tokenizer:
         Raises:
             ArmError: there is no tokenizer, or it cannot be read.
         """
-        from transformers import AutoTokenizer
-
         self.name = name
         path = Path(name).expanduser()
         if path.is_dir() and not has_tokenizer(path):
             raise ArmError(f"checkpoint {path}: no tokenizer.json; save the model's tokenizer into this directory")
         source = path if path.is_dir() else resolve_checkpoint(name)
+        from transformers import AutoTokenizer
+
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(source)
         except Exception as error:  # the library raises nearly everything: files, network, classes
