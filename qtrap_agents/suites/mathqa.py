@@ -4,11 +4,10 @@ Rows as in the original files and on hubs: `Problem`, `options` (`a ) 38 , b ) 2
 `linear_formula`. `n0`, `n1`, … are the numbers of the problem in their order (`1,200` is one, `1/2` are two), `#0`, `#1`, … the
 results so far, `const_3_6` is 3.6. Every operation that the answer needs is a premise.
 
-The program of many a problem does not lead to the chosen option; such rows are left out. The result agrees with an option
-where rounding it to the decimals of the option gives the option (38 for 37.6, not for 37.4); an option `3/8` must be met to
-1e-6. The answer is the option as it is written.
-
-Results are rounded to four decimals, as the system message asks; where the answer would be missed that way, to nine.
+The program of a third of the problems does not lead to the chosen option; such rows are left out. The result agrees with an
+option where rounding it to the decimals of the option gives the option (38 for 37.6, not for 37.4); an option `3/8` must be met
+to 1e-6. Steps are rounded to four decimals, as the system message asks; problems whose answer is missed that way are left out
+too. The answer is the option as it is written, and the unrounded result is accepted.
 """
 
 import re
@@ -23,6 +22,9 @@ from qtrap_agents.types import GoldPremise, Task, Value
 GOLD = "every step, with rules"
 
 _PI = "3.141592654"
+DECIMALS = 4
+"""What results are rounded to, as the system message asks."""
+
 OPERATIONS = {
     "add": "{0} + {1}",
     "subtract": "{0} - {1}",
@@ -79,7 +81,6 @@ OPERATIONS = {
 
 _STEP = re.compile(r"([a-z_]+)\((.*)\)")
 _OPTION = re.compile(r"([a-e])\s*\)\s*(.*?)\s*(?:,\s*(?=[a-e]\s*\))|$)", re.DOTALL)
-_PLACES = (4, 9)
 
 
 class _Operation(NamedTuple):
@@ -105,7 +106,8 @@ def task(row: Row, form: Form) -> Task:
         id=task_id(form, row),
         suite=form.suite,
         question=problem,
-        answer=option.value,
+        answer=premises[-1].value,
+        accept=premises[-1].accept,
         premises=tuple(premises),
         depth=len(premises),
         metadata={"category": str(row.fields.get("category") or "unknown")},
@@ -113,6 +115,8 @@ def task(row: Row, form: Form) -> Task:
 
 
 def _chosen(options: str, letter: str) -> _Option:
+    """The option of that letter; a hundredth of the rows spell the options like a list in Python."""
+    options = re.sub(r"[\[\]'\"]", "", options)
     text = next((_joined(found[2]) for found in _OPTION.finditer(options) if found[1] == letter), None)
     match = None if text is None else FRACTION.search(text)
     value = None if match is None else to_number(match[0])
@@ -124,7 +128,8 @@ def _chosen(options: str, letter: str) -> _Option:
 
 
 def _joined(text: str) -> str:
-    """Numbers that the data writes as several words: `3 / 4`, `- 5`, `1 , 200`."""
+    """Numbers that the data writes as several words (`3 / 4`, `- 5`, `1 , 200`) as one; `cm 2` and `m ^ 3` without the number."""
+    text = re.sub(r"(?<=[a-z])\s*\^?\s*[23]$", "", text)
     text = re.sub(r"(?<=[0-9])\s*/\s*(?=[0-9])", "/", text)
     text = re.sub(r"(?<=[0-9])\s*,\s*(?=[0-9]{3}(?![0-9]))", ",", text)
     return re.sub(r"^-\s+(?=[0-9.])", "-", text)
@@ -166,38 +171,33 @@ def _needed(operations: Sequence[_Operation]) -> list[_Operation]:
 
 
 def _premises(operations: Sequence[_Operation], numbers: Sequence[str], option: _Option) -> list[GoldPremise]:
-    """The steps, rounded to as few decimals as lead to the option."""
-    for places in _PLACES:
-        steps: list[GoldPremise] = []
-        for operation in operations[:-1]:
-            steps.append(_premise(operation, numbers, steps, places))
-        exact = _premise(operations[-1], numbers, steps, _PLACES[-1])
-        if last := _as_written(exact, steps, option):
-            return [*steps, last]
-    raise Unusable("formula that does not lead to the chosen option", f"it gives {exact.value}, the option is {option.value}")
+    """The steps, each rounded to four decimals, and the option at their end."""
+    steps: list[GoldPremise] = []
+    for operation in operations:
+        steps.append(_premise(operation, numbers, steps))
+    *before, last = steps
+    rule = OPERATIONS[operations[-1].name].format(*(_operand(operand, numbers) for operand in operations[-1].operands))
+    exact = _value(rule, before)
+    if same_value(exact, option.value):
+        value, rule = last.value, last.rule or ""
+    elif option.decimals is not None and same_value(_value(rule := f"round({rule}, {option.decimals})", before), option.value):
+        value = option.value
+    else:
+        raise Unusable("formula that does not lead to the chosen option", f"it gives {exact}, the option is {option.value}")
+    also = tuple(dict.fromkeys(other for other in (last.value, exact) if other != value))
+    return [*before, last.model_copy(update={"value": value, "accept": also, "rule": rule, "text": f"{last.id} = {value}"})]
 
 
-def _as_written(step: GoldPremise, steps: Sequence[GoldPremise], option: _Option) -> GoldPremise | None:
-    """The last step with the option as its value; None where it leads to something else."""
-    if same_value(step.value, option.value):
-        return step.model_copy(update={"value": option.value, "text": f"{step.id} = {option.value}"})
-    if option.decimals is None:
-        return None
-    rule = f"round({step.rule}, {option.decimals})"
-    if not same_value(_value(rule, steps), option.value):
-        return None
-    return step.model_copy(update={"value": option.value, "rule": rule, "text": f"{step.id} = {option.value}"})
-
-
-def _premise(operation: _Operation, numbers: Sequence[str], steps: Sequence[GoldPremise], places: int) -> GoldPremise:
+def _premise(operation: _Operation, numbers: Sequence[str], steps: Sequence[GoldPremise]) -> GoldPremise:
     operands = [_operand(operand, numbers) for operand in operation.operands]
     rule = OPERATIONS[operation.name].format(*operands)
     value = _value(rule, steps)
-    if value != _value(rounded := f"round({rule}, {places})", steps):
+    if value != _value(rounded := f"round({rule}, {DECIMALS})", steps):
         rule, value = rounded, _value(rounded, steps)
     name = f"s{len(steps) + 1}"
     parents = tuple(dict.fromkeys(operand for operand in operands if operand.startswith("s")))
-    shown = OPERATIONS[operation.name].format(*(f"{{{operand}}}" if operand in parents else operand for operand in operands))
+    slot = "({%s})" if "**" in OPERATIONS[operation.name] else "{%s}"
+    shown = OPERATIONS[operation.name].format(*(slot % operand if operand in parents else operand for operand in operands))
     return GoldPremise(
         id=name,
         text=f"{name} = {value}",
