@@ -34,10 +34,16 @@ class PoolArm:
     """
 
     def __init__(self, name: str, replicas: Sequence[Replica], identity: ArmIdentity) -> None:
-        self.identity = identity
+        self._identity = identity
         self._name = name
         self._waiting = list(replicas)
         self._lost = False
+
+    @property
+    def identity(self) -> ArmIdentity:
+        """What every replica tells, and what some were found not to take since."""
+        notes = (note for replica in self._waiting for note in replica.arm.identity.notes)
+        return self._identity.model_copy(update={"notes": tuple(dict.fromkeys((*self._identity.notes, *notes)))})
 
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Answer one chat request; any number may be in flight. Errors as in `Backend.complete`."""
