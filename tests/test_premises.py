@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from qtrap_agents.premises import parse_steps, parse_value, value_span
 from qtrap_agents.types import Value
 
-PARSERS = ("int", "number", "word", "words", "words:3", "text")
+PARSERS = ("int", "number", "word", "words", "words:3", "text", "any")
 
 
 @pytest.mark.parametrize(
@@ -249,6 +249,35 @@ def test_the_place_that_counts_is_the_one_that_was_read() -> None:
     assert value_span("18, no: 9 + 9 = 18 of 20\n#### 18 eggs, not 18", 18, "number") == (30, 32)
     assert value_span("18\n\nfor 9 + 9 = 18", 18, "number") == (0, 2)
     assert value_span("s3: 3", 3, "int") == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "shown"),
+    [
+        ("table(Pen, Price)", "table(pen, price)", "table(Pen, Price)"),
+        ("The call:\n`calculator((12 + 7) % 20)`", "calculator((12+7)%20)", "`calculator((12 + 7) % 20)`"),
+        ('{"tool": "store", "argument": "K 17"}', "store(k 17)", '{"tool": "store", "argument": "K 17"}'),
+        ("table(pen, price) = 12", 12, "12"),
+        ("The result is -3.5.", -3.5, "-3.5"),
+        ("12 pens", 12, "12"),
+        ("Pen.", "pen", "Pen"),
+        ("It is the **red** one, the item is **pen**.", "pen", "pen"),
+        ("x2", "x2", "x2"),
+        ("", None, None),
+        ("?", None, None),
+    ],
+)
+def test_any_is_a_call_or_a_number_or_a_word(text: str, value: Value | None, shown: str | None) -> None:
+    assert parse_value(text, "any") == value
+    if value is not None:
+        span = value_span(text, value, "any")
+        assert span is not None
+        assert text[slice(*span)] == shown
+
+
+def test_calls_are_steps() -> None:
+    steps = parse_steps("s1 = table(pen, price)\ns2 = 3\nstep 3: calculator((3 + 4) % 20)\ns4: pen", "any")
+    assert [step.value for step in steps] == ["table(pen, price)", 3, "calculator((3+4)%20)", "pen"]
 
 
 def test_a_value_that_is_not_stated_stands_nowhere() -> None:

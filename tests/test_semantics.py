@@ -75,6 +75,12 @@ def test_equality_of_values(left: Value | None, right: Value | None, equal: bool
         ("flip(s1)", {"s1": "key cup pen"}, "pen cup key"),
         ("s1 / 4", {"s1": 54}, 13.5),
         ("ceil(s1 / 8)", {"s1": 54}, 7),
+        ("2 ** 1000 % 7", {}, 2),
+        ("text('table(', s1, ', price)')", {"s1": "pen"}, "table(pen, price)"),
+        ("text('calculator((', s1, '+', s2, ')%20)')", {"s1": 7, "s2": 1.5}, "calculator((7+1.5)%20)"),
+        ("argument(s1)", {"s1": "store(k (1))"}, "k (1)"),
+        ("s2 + calculate(argument(s1)) + s2", {"s1": "calculator((12+9)%20)", "s2": 100}, 201),
+        ("len(s1) if 'e' in s1 else s1[::-1]", {"s1": "lantern"}, 7),
     ],
 )
 def test_execution(rule: str, parents: dict[str, Value], value: Value) -> None:
@@ -88,7 +94,22 @@ def test_relations_are_looked_up_in_the_world() -> None:
 
 @pytest.mark.parametrize(
     "rule",
-    ["s9 + 1", "s1 / 0", "s1 +", "{'a': 1}[s1]", "swap(s1, 1, 2)", "__import__('os')", "s1.real", "9 ** 9 ** 9", "[s1]", ""],
+    [
+        "s9 + 1",
+        "s1 / 0",
+        "s1 +",
+        "{'a': 1}[s1]",
+        "swap(s1, 1, 2)",
+        "__import__('os')",
+        "s1.real",
+        "9 ** 9 ** 9",
+        "[s1]",
+        "",
+        "calculate('s1')",
+        "calculate('1' * 300)",
+        "argument('s1')",
+        "3999999 ** 3999999",
+    ],
 )
 def test_what_has_no_value_raises_rule_error_and_has_no_consequence(rule: str) -> None:
     with pytest.raises(RuleError):
