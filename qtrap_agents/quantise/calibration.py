@@ -30,8 +30,8 @@ async def calibration_rows(sources: Sequence[str], samples: int) -> list[Row]:
     """`samples` texts, the same number from each source as far as it has them.
 
     Args:
-        sources: files (`.jsonl` with `text`, `messages`, or `prompt` and `answer`; `.txt` with a blank line between texts), or
-            names or paths of suites.
+        sources: files (`.jsonl` with `text`, `messages`, or `prompt` or `question` and `answer`; `.txt` with a blank line
+            between texts), or names or paths of suites.
 
     Raises:
         ConfigError: a file cannot be read or holds no text. SuiteError: no such suite.
@@ -71,9 +71,10 @@ def _row(line: str, place: str) -> Row:
             return {"text": text[:LONGEST]}
         if _is_chat(data.get("messages")):
             return {"messages": [{name: message[name] for name in ("role", "content")} for message in data["messages"]]}
-        if isinstance(data.get("prompt"), str) and isinstance(data.get("answer"), str):
-            return _chat([Message(role="user", content=data["prompt"])], data["answer"])
-    raise ConfigError(f"{place}: needs 'text', or 'messages' with 'role' and 'content', or 'prompt' and 'answer'")
+        asked = data.get("prompt", data.get("question"))
+        if isinstance(asked, str) and isinstance(data.get("answer"), str):
+            return _chat([Message(role="user", content=asked)], data["answer"])
+    raise ConfigError(f"{place}: needs 'text', or 'messages' with 'role' and 'content', or 'prompt' (or 'question') and 'answer'")
 
 
 def _is_chat(messages: object) -> bool:

@@ -18,6 +18,7 @@ from qtrap_agents.backends.factory import open_arm
 from qtrap_agents.backends.reference_kernel import NAME
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError
+from qtrap_agents.measures import ServerStats
 from qtrap_agents.types import Completion, Message, Sampling
 
 from .conftest import ENGINE, Arms, answers, arm_of, question
@@ -98,6 +99,23 @@ def test_running_server_by_url(arms: Arms, checkpoints: dict[str, Path], tmp_pat
     assert arm.identity.checkpoint == str(checkpoints["sym"])
     assert arm.identity.quantised_modules is None
     assert any("unknown" in note for note in arm.identity.notes)
+
+
+def test_a_server_under_two_addresses_is_a_pool_of_two(arms: Arms, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    own = arms.open(arm_of(checkpoints, "sym", "server"))
+    url = str(own.client.base_url)  # type: ignore[attr-defined]
+    urls = (url, url.replace("127.0.0.1", "localhost"))
+
+    async def ask() -> tuple[list[Completion], Backend, list[ServerStats | None]]:
+        async with open_arm(ArmConfig(name="pool", base_urls=urls), ENGINE, tmp_path / "log") as arm:
+            return await answers(arm), arm, [await arm.stats(), await own.stats()]
+
+    completions, arm, (both, one) = arms.run(ask())
+    assert said(completions) == said(arms.run(answers(own)))
+    assert (arm.identity.backend, arm.identity.checkpoint) == ("vllm", str(checkpoints["sym"]))
+    assert both is not None
+    assert one is not None
+    assert both.requests == 2 * one.requests, "the sum over the addresses"
 
 
 def test_running_server_with_another_model_is_refused(arms: Arms, checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -53,11 +53,12 @@ def test_sources_share_the_samples(tmp_path: Path) -> None:
 def test_rows_of_a_jsonl_file(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "u", "name": "x"}, {"role": "assistant", "content": "a"}]
     file = tmp_path / "own.jsonl"
-    file.write_text("\n".join(map(json.dumps, ({"text": "t"}, {"messages": chat}, {"prompt": "p", "answer": "a"}))) + "\n\n")
-    plain, own, pair = file_rows(file)
+    rows = ({"text": "t"}, {"messages": chat}, {"prompt": "p", "answer": "a"}, {"question": "q", "answer": "a"})
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    plain, own, pair, problem = file_rows(file)
     assert plain == {"text": "t"}
     assert own == {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}
-    assert [message["content"] for message in pair["messages"]] == ["p", "a"]
+    assert [[message["content"] for message in row["messages"]] for row in (pair, problem)] == [["p", "a"], ["q", "a"]]
 
 
 @pytest.mark.parametrize(
