@@ -209,6 +209,15 @@ def test_generators_that_go_wrong(tmp_path: Path, request: pytest.FixtureRequest
     assert message in told(found)[0][1]
 
 
+def test_a_run_with_a_generator_that_raises_is_not_begun(tmp_path: Path) -> None:
+    folder = drawn(tmp_path, "generator_that_raises", "raise RuntimeError(f'no more {seed}')")
+    with pytest.raises(SuiteError) as caught:
+        list(load_suite(SuiteChoice(name=str(folder))).tasks([4], [1], 1))
+    assert str(caught.value).startswith(
+        "suite 'drawn': 'generator_that_raises:generate' raised RuntimeError: no more 1 for depth 4, seed 1"
+    )
+
+
 def test_generators_that_cannot_be_imported(tmp_path: Path) -> None:
     folder = drawn(tmp_path, "generator_of_syntax", "return")
     (folder / "generator_of_syntax.py").write_text("def generate(:\n")

@@ -94,6 +94,22 @@ def test_bad_lines_are_named(tmp_path: Path, bad: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_tools_of_a_task(tmp_path: Path) -> None:
+    tools = {"calculator": {}, "table": {"pen/price": 3}, "store": {"k17": "pen"}}
+    assert read_jsonl(write(tmp_path, row(tools=tools)), "mine", "number")[0].tools == tools
+    with pytest.raises(SuiteError, match=r":1: field 'tools': table: 'pen' is no 'row/column'"):
+        read_jsonl(write(tmp_path, row(tools={"table": {"pen": 3}})), "mine", "number")
+
+
+def test_rules_and_values_are_bounded(tmp_path: Path) -> None:
+    with pytest.raises(SuiteError, match=r"field 'premises\.1\.rule': string should have at most 100000 characters") as caught:
+        read_jsonl(write(tmp_path, row(premises=[S1, S2 | {"rule": "1+" * 60_000 + "1"}])), "mine", "number")
+    assert len(str(caught.value)) < 1_000
+    long = {"id": "s1", "value": "a" * 20_000, "instruction": "?"}
+    with pytest.raises(SuiteError, match=r"value too long: premise 's1' has more than 10,000 characters; shorten it"):
+        read_jsonl(write(tmp_path, row(answer="a" * 20_000, premises=[long])), "mine", "text")
+
+
 def test_names_and_truth_values_are_stored_as_they_are_read(tmp_path: Path) -> None:
     name = {"id": "who", "value": "The Old Mill", "accept": ["Old mill!"], "instruction": "Where?"}
     place = read_jsonl(write(tmp_path, row(answer="the old mill", accept=["a mill"], premises=[name])), "mine", "phrase")[0]
