@@ -1,7 +1,10 @@
 """Hub ids: what cannot be loaded is one sentence before an engine is started; revisions reach whatever loads the model."""
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import scripts
 
 from qtrap_agents.backends.checkpoint import cached_files, commit_of, require_hub_model
 from qtrap_agents.backends.factory import open_arm
@@ -18,6 +22,8 @@ from qtrap_agents.backends.launch import Launch, engine_arguments, kv_cache_dtyp
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmError
 from qtrap_agents.paths import REFERENCE_CHECKPOINTS
+from qtrap_agents.store import RunDirectory
+from qtrap_agents.types import ArmIdentity
 
 HUB_ID, COMMIT = "some-owner/some-model", "0123456789abcdef0123456789abcdef01234567"
 
@@ -137,3 +143,31 @@ def test_a_directory_has_no_revisions() -> None:
 
     with pytest.raises(ArmError, match=r"arm 'a': 'revision' belongs to a hub id, .* is a directory; leave it out"):
         asyncio.run(enter())
+
+
+def served_from_the_cache(cache: Path, folder: Path, backend: str) -> ArmIdentity:
+    """What a run says about a hub model at a revision that lies in the cache, without a network."""
+    store(cache, "v2")
+    arm = {"name": "hub", "checkpoint": HUB_ID, "revision": "v2", "backend": backend}
+    settings = {"suites": ["arith"], "arms": [arm], "depths": [2], "tasks_per_depth": 4, "engine": {"max_model_len": 128}}
+    config = scripts.write_yaml(folder / "run.yaml", settings)
+    environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "qtrap_agents", "run", str(config)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run = RunDirectory.open(folder / done.stdout.strip())
+    assert [trace.score for trace in run.traces("hub")] == [1.0] * 4
+    identity = run.identity("hub")
+    assert identity is not None
+    return identity
+
+
+@pytest.mark.parametrize("backend", ["transformers", pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.slow])])
+def test_a_revision_in_the_cache_is_served(tmp_path: Path, backend: str) -> None:
+    cache, folder = tmp_path / "cache", tmp_path / "work"
+    cache.mkdir()
+    folder.mkdir()
+    identity = served_from_the_cache(cache, folder, backend)
+    assert (identity.checkpoint, identity.revision, identity.backend) == (HUB_ID, COMMIT, backend)
+    assert identity.verification is not None
+    assert identity.verification.status == "verified"
