@@ -143,7 +143,7 @@ def _operations(formula: str) -> list[_Operation]:
             raise Unusable("formula that cannot be read", repr(step[:80]))
         name, operands = match[1], tuple(operand.strip() for operand in match[2].split(","))
         if name not in OPERATIONS:
-            raise Unusable(f"operation {name}")
+            raise Unusable(f"operation {name} not supported")
         if len(operands) != len(set(re.findall(r"\{[0-2]\}", OPERATIONS[name]))):
             raise Unusable("formula that cannot be read", f"{name} with {len(operands)} operands")
         late = [operand for operand in operands if operand.startswith("#") and not _earlier(operand, len(found))]
