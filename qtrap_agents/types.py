@@ -31,8 +31,8 @@ class GoldPremise(Record):
     `rule` is an expression over the ids in `depends_on` (see `qtrap_agents.semantics`): executed on the gold parent
     values it gives `value`; executed on wrong parent values it tells whether a wrong premise was inherited.
     `instruction` is what the hop is told; `{id}` slots are filled with the stated values of its parents. `kind` is the
-    sort of step within its suite, such as `plus` or `swap`; empty where the suite does not tell. `accept` are other values
-    that are as right, such as the aliases of a name.
+    sort of step within its suite, such as `plus` or `swap`; empty where the suite does not tell; one that begins with `call`
+    is a tool call. `accept` are other values that are as right, such as the aliases of a name.
     """
 
     id: str
