@@ -8,6 +8,9 @@ that cannot be found is `None`. The parsers, named in `suite.yaml`:
     word     one word, casefolded
     words    a row of words without punctuation, casefolded; `words:6` looks for a row of exactly six
     text     everything, casefolded, without the marks around it
+    phrase   a name or short answer as SQuAD compares them: casefolded, without punctuation and the articles a, an, the
+    boolean  `true` or `false`; yes and no are read as them
+    any      a tool call in its canonical form, such as `table(pen, price)`, else a number, else a word
 
 A terse model writes the value and nothing else; a talkative one wraps it. So a first line that holds only the value
 counts first, then in this order: `\\boxed{…}`, `#### …`, "answer is …", what follows the last `=`, the last number or
@@ -20,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from qtrap_agents.semantics import RuleError, normalise
+from qtrap_agents.tools import BUILT_IN, find_call
 from qtrap_agents.types import Premise, Value
 
 NUMBER = re.compile(
@@ -42,6 +46,9 @@ _ANSWER = re.compile(r"\b(?:answer|result)\b(?: is\b|:| =)", re.IGNORECASE)
 _EMPHASISED = re.compile(r"\*\*([^*\n]+)\*\*|\"([^\"\n]+)\"|`([^`\n]+)`|“([^“”\n]+)”")
 _MARKS = " \t\r\n*_`\"'“”‘’.,;:!$"
 _BULLETS = " \t\r>*_`#+-•\\($.)0123456789"
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_PUNCTUATION = re.compile(r"[^\w\s]|_")
+_TRUTH = re.compile(r"\b(?:(yes|true)|(no(?=\W*(?:$|\n)|[ \t]*[.,;:!*])|false))\b", re.IGNORECASE)
 _SPLIT = re.compile(r"[;\n]|,[ \t]*(?=s_?[0-9]+[ \t]*[=:])", re.IGNORECASE)
 _STEP = re.compile(
     r"(?:step[ \t]*#?|s[_ ]?\{?)([0-9]{1,9})\}?[\s*_`)\\$]*(?:=|:|->|→|≡|\bis\b|\.(?=\s))|"
@@ -81,7 +88,7 @@ def parse_value(text: str, parser: str) -> Value | None:
 
     Args:
         text: the completion, of any length.
-        parser: `int`, `number`, `word`, `words`, `words:<count>` or `text`.
+        parser: `int`, `number`, `word`, `words`, `words:<count>`, `text`, `phrase`, `boolean` or `any`.
 
     Raises:
         ValueError: there is no such parser; nothing in `text` makes it raise.
@@ -144,6 +151,28 @@ def to_number(text: str) -> int | float | None:
     return None if isinstance(value, str) else value
 
 
+def phrase(text: str) -> str:
+    """Text as SQuAD compares answers: casefolded, punctuation and the articles a, an, the dropped, single spaces.
+
+    Text of nothing but articles or punctuation is kept as it is, so that no two answers become equal by being emptied.
+    """
+    words = " ".join(_PUNCTUATION.sub("", text.casefold()).split())
+    return " ".join(_ARTICLES.sub(" ", words).split()) or words or " ".join(text.split()).casefold()
+
+
+def final_answer(text: str, parser: str) -> _Found | None:
+    """The value behind the last mark of a final answer, and where it stands; marks are `\\boxed{…}`, `####`, "answer is".
+
+    Raises:
+        ValueError: there is no such parser; nothing in `text` makes it raise.
+    """
+    for segment in _answers(_Part(text)):
+        found = _stated(segment, parser)
+        if found is not None:
+            return found
+    return None
+
+
 def _mentioned(text: str, name: str, found: dict[str, Premise]) -> tuple[str, ...]:
     words = (re.sub(r"^s_([0-9])", r"s\1", word.casefold()) for word in _WORD.findall(text))
     return tuple(dict.fromkeys(word for word in words if word in found and word != name))
@@ -160,11 +189,25 @@ def _stated(whole: _Part, parser: str) -> _Found | None:
         return _stated_row(whole, int(count) if count else None)
     if kind == "text":
         return _text(whole.strip(_MARKS))
-    raise ValueError(f"unknown value parser '{parser}': known are int, number, word, words, words:<count>, text")
+    if kind == "phrase":
+        return _stated_phrase(whole)
+    if kind == "boolean":
+        return _stated_truth(whole)
+    if kind == "any":
+        return _stated_any(whole)
+    known = "int, number, word, words, words:<count>, text, phrase, boolean, any"
+    raise ValueError(f"unknown value parser '{parser}': known are {known}")
 
 
 def _marked(whole: _Part) -> Iterator[_Part]:
     """What stands behind the marks of an answer, most trusted first, each up to the end of its line."""
+    yield from _answers(whole)
+    equals = max(whole.text.rfind("="), whole.text.rfind("≡"))
+    if equals >= 0:
+        yield whole.part(equals + 1).first_line()
+
+
+def _answers(whole: _Part) -> Iterator[_Part]:
     text = whole.text
     for boxed in deque(_BOXED.finditer(text), maxlen=1):
         yield whole.part(*boxed.span(1))
@@ -172,9 +215,6 @@ def _marked(whole: _Part) -> Iterator[_Part]:
         yield whole.part(text.rindex("####") + 4).first_line()
     for answer in deque(_ANSWER.finditer(text), maxlen=1):
         yield whole.part(answer.end()).first_line()
-    equals = max(text.rfind("="), text.rfind("≡"))
-    if equals >= 0:
-        yield whole.part(equals + 1).first_line()
 
 
 def _stated_number(whole: _Part) -> _Found | None:
@@ -228,6 +268,17 @@ def _stated_word(whole: _Part) -> _Found | None:
     return _row(whole, last=1)
 
 
+def _stated_any(whole: _Part) -> _Found | None:
+    """A call on a line of its own; a word that stands alone in the first line; else the number before the word."""
+    found = find_call(whole.text, BUILT_IN)
+    if found is not None:
+        call, start, end = found
+        return _Found(str(call), whole.start + start, whole.start + end)
+    word, number = _stated_word(whole), _stated_number(whole)
+    alone = len(_words(whole.first_line().text)) == 1 and word is not None and not str(word.value)[0].isdigit()
+    return word if alone or number is None else number
+
+
 def _stated_row(whole: _Part, count: int | None) -> _Found | None:
     stripped = whole.strip()
     first, last = stripped.first_line(), stripped.part(stripped.text.rfind("\n") + 1)
@@ -257,3 +308,25 @@ def _row(part: _Part, last: int | None = None) -> _Found | None:
 def _text(part: _Part) -> _Found | None:
     text = " ".join(part.text.split()).casefold()
     return _Found(text, part.start, part.start + len(part.text)) if text else None
+
+
+def _stated_phrase(whole: _Part) -> _Found | None:
+    """Behind the mark of an answer, else the first line."""
+    for part in (*_answers(whole), whole.first_line()):
+        stripped = part.strip(_MARKS + "()[]{}")
+        if stripped.text:
+            return _Found(phrase(stripped.text), stripped.start, stripped.start + len(stripped.text))
+    return None
+
+
+def _stated_truth(whole: _Part) -> _Found | None:
+    """The first word of the text, the first behind the mark of an answer, else the last: of those that are a truth value."""
+    first = whole.first_line().strip(_MARKS)
+    for part, match in (
+        (first, _TRUTH.match(first.text)),
+        *((part, _TRUTH.search(part.text)) for part in _marked(whole)),
+        (whole, next(iter(deque(_TRUTH.finditer(whole.text), maxlen=1)), None)),
+    ):
+        if match is not None:
+            return _Found("true" if match[1] else "false", part.start + match.start(), part.start + match.end())
+    return None

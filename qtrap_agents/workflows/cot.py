@@ -1,4 +1,4 @@
-"""`cot`: one model call writes all premises, one a line.
+"""`cot`: one model call writes all premises: one a line, or in prose where the suite reads prose.
 
 Calls: 1.
 """
@@ -29,8 +29,8 @@ async def _answer(state: State, runtime: Runtime[Context]) -> Update:
     task, suite = state["task"], runtime.context.suite
     form = steps_form(suite, task)
     max_tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises)) + (JSON_TOKENS if form else 0)
-    asked = await ask(state, runtime, task.question if form else prompt(task), max_tokens, "answer", form=form)
-    update = record(state, runtime, asked, read_steps(asked.answer.completion.text, suite), ())
+    asked = await ask(state, runtime, task.question if form else prompt(task, suite.spec.extractor), max_tokens, "answer", form=form)
+    update = record(state, runtime, asked, read_steps(asked.answer.completion.text, suite, task), ())
     return {**update, "answer": answer(task, update["hops"][0].premises)}
 
 
@@ -42,8 +42,10 @@ def answer(task: Task, premises: Sequence[Premise]) -> Value | None:
     return stated.get(task.premises[-1].id, stated.get("answer"))
 
 
-def prompt(task: Task) -> str:
-    """The question and how to write the steps down."""
+def prompt(task: Task, extractor: str = "steps") -> str:
+    """The question and how to write the steps down, as the extractor of the suite reads them."""
+    if extractor != "steps":
+        return f"{task.question}\nReason step by step, and write the answer on the last line as `#### value`."
     if not task.premises:
         return f"{task.question}\nWrite the answer on the last line as `answer = value`."
     ids = [premise.id for premise in task.premises]

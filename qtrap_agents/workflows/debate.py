@@ -71,7 +71,7 @@ def _graph(rounds: int, temperature: float) -> Graph:
 async def _agent(state: Turn, runtime: Runtime[Context], temperature: float) -> dict[str, Any]:
     number, agent = state["number"], state["agent"]
     before = _last_two(state) if number else []
-    prompt = cot.prompt(state["task"])
+    prompt = cot.prompt(state["task"], runtime.context.suite.spec.extractor)
     if before:
         own, other = before[agent], before[1 - agent]
         prompt += (
@@ -83,7 +83,7 @@ async def _agent(state: Turn, runtime: Runtime[Context], temperature: float) -> 
     suite, task = runtime.context.suite, state["task"]
     tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises))
     asked = await ask(state, runtime, prompt, tokens, "agent", hop_id=hop_id, draw=draw, form=steps_form(suite, task))
-    premises = read_steps(asked.answer.completion.text, suite)
+    premises = read_steps(asked.answer.completion.text, suite, task)
     return {"hops": record(state, runtime, asked, premises, (), parents=[hop.id for hop in before])["hops"]}
 
 

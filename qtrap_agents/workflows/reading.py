@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from qtrap_agents.premises import parse_steps, parse_value
+from qtrap_agents.extraction import extract
+from qtrap_agents.premises import parse_value
 from qtrap_agents.suites.catalog import Suite
 from qtrap_agents.types import Message, Premise, Task, Value
 
@@ -73,10 +74,15 @@ def read_value(text: str, suite: Suite) -> Value | None:
     return _value(found.get(VALUE, next(iter(found.values()))), suite.parser)
 
 
-def read_steps(text: str, suite: Suite) -> list[Premise]:
-    """The premises that one completion states, in their order."""
+def read_steps(text: str, suite: Suite, task: Task) -> list[Premise]:
+    """The premises that one completion states, in their order: from text by the extractor of the suite.
+
+    Raises:
+        ExtractionError: the user's own extractor failed.
+        ConfigError: it cannot be imported.
+    """
     if suite.spec.output != "json":
-        return parse_steps(text, suite.parser)
+        return list(extract(text, task, suite).premises)
     stated = json_object(text) or {}
     return [
         Premise(id=name, text=f"{name}: {json.dumps(value, ensure_ascii=False)}", value=_value(value, suite.parser))
