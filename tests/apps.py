@@ -26,7 +26,7 @@ from typing_extensions import TypedDict
 
 from qtrap_agents.types import Hop, Premise, Task
 
-chat = ChatOpenAI(model="gpt-4o-mini", temperature=0.5, max_retries=0)
+chat = ChatOpenAI(model="gpt-4o-mini", max_retries=0)
 client = openai.AsyncOpenAI(max_retries=0)
 blocking = openai.OpenAI(max_retries=0)
 fixed = openai.AsyncOpenAI(base_url="https://api.openai.com/v1", api_key="none", max_retries=0)

@@ -12,9 +12,9 @@ from qtrap_agents.backends.base import Backend
 from qtrap_agents.errors import CompletionError
 from qtrap_agents.evidence import Change, Replay
 from qtrap_agents.runner import Plan, as_trace
-from qtrap_agents.suites.catalog import Suite
 from qtrap_agents.types import Completion, Hop, Message, Premise, Sampling, Task, Trace, Value
 from qtrap_agents.workflows.drive import drive
+from qtrap_agents.workflows.foreign import ForeignApp
 from qtrap_agents.workflows.hop import Answer, Context
 from qtrap_agents.workflows.reading import read_steps, read_value
 
@@ -124,11 +124,18 @@ async def replay(
     return result.model_copy(update={"trace": trace.model_copy(update={"id": f"{trace.id}/{result.name}"})})
 
 
-def premises_of(hop: Hop, completion: Completion, suite: Suite) -> tuple[Premise, ...]:
-    """What the same hop states with another completion: read as its node reads it, one value or a list of steps."""
+def premises_of(plan: Plan, task: Task, hop: Hop, completion: Completion) -> tuple[Premise, ...]:
+    """What the same hop states with another completion: read as its node reads it, one value or a list of steps.
+
+    Raises:
+        ExtractionError: the extractor of an app of the user's own failed.
+    """
+    suite = plan.suites[task.suite]
     if completion.text == hop.completion.text:
         return hop.replaced or hop.premises
+    if isinstance(plan.graph_for, ForeignApp):
+        return plan.graph_for.read([hop.model_copy(update={"completion": completion})], task, suite)[0].premises
     if len(hop.premises) != 1:
-        return tuple(read_steps(completion.text, suite))
+        return tuple(read_steps(completion.text, suite, task))
     (premise,) = hop.premises
     return (premise.model_copy(update={"text": completion.text, "value": read_value(completion.text, suite)}),)

@@ -16,6 +16,7 @@ from qtrap_agents.experiments.passes import Bench
 from qtrap_agents.semantics import is_right
 from qtrap_agents.store import Lines, RunDirectory
 from qtrap_agents.types import GoldPremise, Hop, Premise, Record, Task, Trace
+from qtrap_agents.workflows.foreign import NOT_REPLACED, ForeignApp
 
 Place = int | Literal["random", "first", "middle", "last"]
 
@@ -78,8 +79,11 @@ async def run_faults(run: RunDirectory, bench: Bench, name: str, faults: Sequenc
     """Inject what is not stored yet.
 
     Raises:
+        ConfigError: the workflow is an app of the user's own.
         ArmError: the baseline cannot be served or died; the next call does the rest.
     """
+    if isinstance(bench.plan.graph_for, ForeignApp):
+        raise ConfigError(f"{run.path}: {NOT_REPLACED}")
     baseline, journal = run.config.baseline_arm, run.faults_path(name) / REPLAYS
     tasks, traces, stored = run.task_index(), run.stored(baseline), Lines(journal, Replay)
 

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from qtrap_agents.analysis.causes import states_the_same
 from qtrap_agents.analysis.graph import judge
 from qtrap_agents.backends.base import Backend
-from qtrap_agents.errors import ArmError, CompletionError, ConfigError, StoreError
+from qtrap_agents.errors import ArmError, CompletionError, ConfigError, ExtractionError, StoreError
 from qtrap_agents.evidence import REPLAYS, REPLIES, Change, Replay, Reply, joined_name
 from qtrap_agents.experiments.branch import Known, premises_of, replay
 from qtrap_agents.experiments.passes import Bench
@@ -25,6 +25,7 @@ from qtrap_agents.runner import Plan
 from qtrap_agents.semantics import same_value
 from qtrap_agents.store import Journal, Lines, RunDirectory, read_lines
 from qtrap_agents.types import Hop, Record, Task, Trace
+from qtrap_agents.workflows.foreign import ForeignApp
 
 HOPS_PER_JOB = 8
 """A job asks for all hops of a chain: so many fewer jobs than requests are in flight."""
@@ -250,7 +251,7 @@ class Experiment:
         if stage == "reverse":
             return []
         arm, known = (self.chains.baseline if stage == "baseline" else self.chains.arm), self.stored.of(task_id).replies
-        every = (Question(trace.arm, arm, hop) for trace in (ours, theirs) for hop in trace.hops)
+        every = (Question(trace.arm, arm, hop) for trace in (ours, theirs) for hop in trace.hops if hop.arm is None)
         return [question for question in every if (question.source, arm, question.hop.id) not in known]
 
     def _attempts(self, stage: Stage, task_id: str, ours: Trace, theirs: Trace) -> list[Attempt]:
@@ -274,7 +275,9 @@ class Experiment:
             yield Attempt(recorded, recorded.arm, (Change(kind="swap", hop_id=hop.id, arm=other),), swapped)
 
     def _repairs(self, task_id: str, recorded: Trace) -> Iterator[Attempt]:
-        """One premise by gold, wherever an error was born."""
+        """One premise by gold, wherever an error was born; an app of the user's own hands on text, which has none to replace."""
+        if isinstance(self.plan.graph_for, ForeignApp):
+            return
         judged = judge(recorded, self.chains.tasks[task_id])
         wrong = {premise.id for premise in judged if premise.is_error and premise.origin != "inherited"}
         for hop in recorded.hops:
@@ -322,9 +325,10 @@ async def ask_again(plan: Plan, backend: Backend, task: Task, source: str, arm: 
     try:
         sampling = hop.sampling or plan.config.sampling.sampling(max_tokens, task.seed)
         completion = await backend.complete(hop.messages, sampling)
-    except CompletionError as error:
+        premises = premises_of(plan, task, hop, completion)
+    except (CompletionError, ExtractionError) as error:
         return base.model_copy(update={"error": str(error)})
-    return base.model_copy(update={"completion": completion, "premises": premises_of(hop, completion, suite)})
+    return base.model_copy(update={"completion": completion, "premises": premises})
 
 
 def _drawn(draw: random.Random, tasks: list[str], limit: int | None) -> list[str]:

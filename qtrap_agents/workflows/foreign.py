@@ -40,6 +40,8 @@ MAX_TOKENS = 512
 TIME_LIMIT_S = 900.0
 """For one task where the run sets no `limits.task_timeout_s`: an app may hang where no request does."""
 
+NOT_REPLACED = "premises cannot be replaced inside an app of one's own, which hands on text; swap whole hops instead"
+
 App = Pregel[Any, Any, Any, Any]
 
 
@@ -207,7 +209,7 @@ class _Invocation:
         with attached(), gateway().open(self._job):
             work = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._invoke(), app_loop()))
             error = await self._end(work)
-        found = self._hops()
+        found = hops(made(self._job.calls, self._witness.seen), self._lineage)
         try:
             found = self._app.read(found, self._task, self._context.suite)
             if error is None:
@@ -292,10 +294,6 @@ class _Invocation:
                 return f"a model call of node '{node_name(call.place)}' failed: {call.error}"
         return None
 
-    def _hops(self) -> tuple[Hop, ...]:
-        usual = self._context.sampling.sampling(self._context.suite.spec.max_tokens, self._task.seed)
-        return hops(made(self._job.calls, self._witness.seen), self._lineage, usual)
-
     def _check(self, found: Sequence[Hop]) -> None:
         """Raises Stopped where the outcome of an app that came to its end cannot be used."""
         if self._job.strays:
@@ -311,4 +309,4 @@ class _Invocation:
             raise Stopped("no model call of the app reached the arm; let its client read OPENAI_BASE_URL")
         director = self._context.director
         if director is not None and any(director.rewrite(hop).replaced for hop in found):
-            raise Stopped("premises cannot be replaced inside an app of one's own, which hands on text; swap whole hops instead")
+            raise Stopped(NOT_REPLACED)

@@ -50,8 +50,8 @@ def _from_sighting(sighting: Sighting) -> Made:
     return Made(span, sighting.messages, sighting.completion, sighting.started_at, sighting.model, None)
 
 
-def hops(calls: Sequence[Made], lineage: Lineage, usual: Sampling) -> tuple[Hop, ...]:
-    """One hop for each call, its premises still to be read; its sampling is noted where it is not the `usual` one."""
+def hops(calls: Sequence[Made], lineage: Lineage) -> tuple[Hop, ...]:
+    """One hop for each call, its premises still to be read."""
     calls = [call._replace(span=call.span._replace(place=lineage.place(call.span.place))) for call in calls]
     parents = lineage.parents([call.span for call in calls])
     ids = _ids(calls, lineage)
@@ -64,7 +64,7 @@ def hops(calls: Sequence[Made], lineage: Lineage, usual: Sampling) -> tuple[Hop,
             completion=call.completion,
             started_at=call.started_at,
             arm=call.arm,
-            sampling=call.sampling if call.sampling != usual else None,
+            sampling=call.sampling,
         )
         for index, call in enumerate(calls)
     )

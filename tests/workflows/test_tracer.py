@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,13 @@ import scripts
 from qtrap_agents.backends.scripted import ScriptedArm
 from qtrap_agents.config import Limits, SamplingConfig, SuiteChoice, WorkflowChoice
 from qtrap_agents.errors import ArmDied, CompletionError, ConfigError, TransientError
+from qtrap_agents.evidence import REPLAYS, Replay
+from qtrap_agents.experiments.inject import run_faults
+from qtrap_agents.experiments.passes import Bench
+from qtrap_agents.experiments.replays import Chains, choose, run_replays
+from qtrap_agents.report.comparison import compare_runs
+from qtrap_agents.report.inspection import inspect_trace
+from qtrap_agents.store import RunDirectory, read_lines
 from qtrap_agents.suites.catalog import Suite, load_suite
 from qtrap_agents.types import Completion, Hop, Message, Sampling, Task
 from qtrap_agents.workflows.catalog import load_workflow
@@ -381,3 +389,76 @@ def test_a_replay_swaps_a_hop_and_the_app_goes_on_from_there() -> None:
 def test_a_replay_that_replaces_a_premise_is_refused() -> None:
     course = traced("optimiser", director=Recorded("generate.2", "s1 = 4 after bad", spoilt=True), suite=ARITH)
     assert course.error == "premises cannot be replaced inside an app of one's own, which hands on text; swap whole hops instead"
+
+
+CALCULATOR = {"name": "apps:calculator", "input": "apps:sums_of", "extractor": "apps:numbered"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """The calculator on two scripted arms, as any other workflow."""
+    config = scripts.config("solve", "noisy", suites=["arith"], depths=[4], tasks_per_depth=20, workflow=CALCULATOR)
+    return scripts.go(config, tmp_path_factory.mktemp("run"))
+
+
+def test_an_app_runs_and_is_compared_like_a_workflow(run: RunDirectory) -> None:
+    right, wrong = (scripts.by_task(run, arm) for arm in ("solve", "noisy"))
+    assert all(trace.correct and trace.error is None and len(trace.hops) == 4 for trace in right.values())
+    assert {trace.workflow for trace in right.values()} == {"apps:calculator"}
+    assert 0 < sum(trace.correct for trace in wrong.values()) < 20
+    baseline, other = compare_runs([run]).comparison.arms
+    assert [arm.cells[0].correct for arm in (baseline, other)] == [20, sum(trace.correct for trace in wrong.values())]
+    assert all(trace.prompt_tokens > 0 for trace in right.values())
+
+
+def test_the_premises_of_an_app_are_judged(run: RunDirectory) -> None:
+    failed = next(trace for trace in run.traces("noisy") if not trace.correct)
+    view = inspect_trace(run, failed.task_id, "noisy")
+    judged = {premise.id: premise for hop in view.hops for premise in hop.premises}
+    assert list(judged) == ["s1", "s2", "s3", "s4"]
+    first = next(premise for premise in judged.values() if premise.is_error)
+    assert first.origin == "own"
+    assert judged["s4"].origin in ("own", "inherited", "compounded")
+
+
+def test_failed_chains_of_an_app_are_replayed_with_swapped_hops(run: RunDirectory) -> None:
+    bench = Bench.set_up(run, scripts.Listener())
+    chains = Chains.of(run, "noisy")
+    chosen = choose(chains)
+    assert asyncio.run(run_replays(run, bench, "noisy", chosen, chains)) == []
+    made = list(read_lines(run.replays_path("noisy") / REPLAYS, Replay))
+    swaps = [replay for replay in made if replay.source == "noisy" and replay.changes[0].kind == "swap"]
+    assert swaps
+    assert {change.kind for replay in made for change in replay.changes} == {"swap"}
+    for replay in swaps:
+        assert replay.trace.error is None
+        swapped = {change.hop_id for change in replay.changes}
+        assert {hop.id for hop in replay.trace.hops if hop.arm == "solve"} == swapped
+    assert any(replay.trace.correct for replay in swaps)
+
+
+def test_faults_cannot_be_put_into_an_app(run: RunDirectory) -> None:
+    bench = Bench.set_up(run, scripts.Listener())
+    with pytest.raises(ConfigError, match=r"premises cannot be replaced inside an app of one's own"):
+        asyncio.run(run_faults(run, bench, "faults", []))
+
+
+@pytest.mark.vllm
+def test_the_reference_model_answers_an_app_through_the_gateway(tmp_path: Path) -> None:
+    """An unchanged app on a real engine: what vLLM generated is what the trace holds."""
+    arm = {"name": "fp16", "checkpoint": "reference:small/fp16", "backend": "vllm"}
+    engine = {"max_model_len": 256, "max_num_seqs": 32, "kv_cache_gib": 0.25}
+    sampling = {"temperature": 0, "max_tokens": 16}
+    config = scripts.config(
+        arm, suites=["arith"], depths=[3], tasks_per_depth=24, workflow=CALCULATOR, engine=engine, sampling=sampling
+    )
+    found = scripts.by_task(scripts.go(config, tmp_path), "fp16")
+    assert sum(trace.correct for trace in found.values()) >= 20
+    for trace in found.values():
+        assert trace.error is None
+        assert [hop.id for hop in trace.hops] == ["step", "step.2", "step.3"]
+        assert parents(trace.hops) == {"step": set(), "step.2": {"step"}, "step.3": {"step.2"}}
+        for hop in trace.hops:
+            assert hop.completion.token_ids
+            assert hop.completion.prompt_tokens > 5
+            assert hop.completion.text.strip().isdigit()
