@@ -1,10 +1,14 @@
 """Calls and their results: gold is what the tools give, and a wrong argument is told from a wrong result."""
 
+from collections.abc import Mapping, Sequence
+
+import driven
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtrap_agents import tools
+from qtrap_agents.analysis.graph import judge
 from qtrap_agents.config import SuiteChoice
 from qtrap_agents.errors import SuiteError
 from qtrap_agents.premises import parse_value
@@ -12,7 +16,7 @@ from qtrap_agents.semantics import check_task, consequence, is_right
 from qtrap_agents.suites.catalog import load_suite
 from qtrap_agents.suites.tool_use import generate
 from qtrap_agents.tools import BUILT_IN, parse_call
-from qtrap_agents.types import GoldPremise, Task, Value
+from qtrap_agents.types import GoldPremise, Message, Sampling, Task, Value
 
 depth = st.integers(1, 96)
 seed = st.integers(0, 10**6)
@@ -92,6 +96,31 @@ def test_a_call_that_no_tool_understands_has_no_consequence() -> None:
     for call, result in results.values():
         assert consequence(result, {call.id: "table(moon, price)"}) is None
         assert consequence(result, {call.id: 7}) is None
+
+
+def followed(task: Task, fault: Mapping[str, Value]) -> list[tuple[str, str | None]]:
+    """Status and origin of every premise of a `chain` that states `fault` and goes on rightly from what it stated."""
+    stated: dict[str, Value] = {}
+    for premise in task.premises:
+        follows = consequence(premise, {parent: stated[parent] for parent in premise.depends_on})
+        stated[premise.id] = fault.get(premise.id, premise.value if follows is None else follows)
+    texts = iter(stated.values())
+
+    def answer(messages: Sequence[Message], sampling: Sampling) -> str:
+        return str(next(texts))
+
+    course = driven.run(task, answer, "chain", suite=load_suite(SuiteChoice(name="tool_use")))
+    return [(premise.status, premise.origin) for premise in judge(driven.trace_of(course, task, 0.0), task)]
+
+
+def test_a_wrong_argument_is_told_from_a_wrong_result() -> None:
+    task = next(task for index in range(50) if "+" in str(pairs(task := draw(6, index=index))[1][0].value))
+    call, result = pairs(task)[1]
+    wrong_call, wrong_result = str(call.value).replace("+", "+1+"), (int(result.value) + 1) % 20
+    assert made(wrong_call, task) == wrong_result
+    assert followed(task, {}) == [("match", None)] * 6
+    assert followed(task, {call.id: wrong_call})[:4] == [("match", None)] * 2 + [("wrong", "own"), ("wrong", "inherited")]
+    assert followed(task, {result.id: wrong_result})[:5] == [("match", None)] * 3 + [("wrong", "own"), ("wrong", "inherited")]
 
 
 def test_a_sum_may_be_written_the_other_way_round() -> None:
