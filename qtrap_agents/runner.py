@@ -106,8 +106,8 @@ def left_out(plan: Plan) -> list[str]:
     return [note for suite in plan.suites.values() if (note := suite.note())]
 
 
-async def execute(run: RunDirectory, plan: Plan, progress: Progress) -> None:
-    """Run every arm on every task that has no stored trace yet.
+async def execute(run: RunDirectory, plan: Plan, progress: Progress, retry_errors: bool = False) -> None:
+    """Run every arm on every task that has no stored trace yet; with `retry_errors` also on those that ended in an error.
 
     Raises:
         ArmError: an arm cannot be served or died; the run can be resumed.
@@ -119,7 +119,7 @@ async def execute(run: RunDirectory, plan: Plan, progress: Progress) -> None:
     for note in dict.fromkeys(note for arm in plan.config.arms if (note := resolve_backend(arm)[1])):
         progress.note(note)
     for arm, order in legs(plan.config, tasks, turns=_turns(plan.config)):
-        with ArmWriter(run, arm.name) as writer:
+        with ArmWriter(run, arm.name, retry_errors) as writer:
             todo = Batches([task for task in order.tasks if task.id not in writer.done], order.concurrency)
             if todo.tasks:
                 await _run_arm(run, plan, arm, writer, todo, progress)
