@@ -261,9 +261,12 @@ class RunDirectory:
 
 
 class ArmWriter:
-    """Appends to the files of one arm. Holds a lock, so that two processes never write to the same arm."""
+    """Appends to the files of one arm. Holds a lock, so that two processes never write to the same arm.
 
-    def __init__(self, run: RunDirectory, arm: str):
+    `done` are the tasks that need no further trace; with `retry_errors`, those that ended in an error are not among them.
+    """
+
+    def __init__(self, run: RunDirectory, arm: str, retry_errors: bool = False):
         self.path = run.arm_path(arm)
         with ExitStack() as files:
             try:
@@ -274,7 +277,8 @@ class ArmWriter:
             except OSError as error:
                 raise cannot_write(self.path, error) from error
             self.attempt = 1 + max((event.attempt for event in run.attempts(arm)), default=0)
-            self.done = set(run.stored(arm))
+            stored = run.stored(arm)
+            self.done = {task for task in stored if not retry_errors or stored[task].error is None}
             self._files = files.pop_all()
 
     def __enter__(self) -> "ArmWriter":

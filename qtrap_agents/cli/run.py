@@ -26,6 +26,7 @@ def run(
     allow_unverified: AllowUnverified = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the run directory.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Run directory to finish.")] = None,
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Resume tasks that ended in an error too.")] = False,
 ) -> None:
     """Run suites of agent chains on every arm and store the traces."""
     changes = {
@@ -34,16 +35,18 @@ def run(
         "allow_unverified": allow_unverified or None,
     }  # fmt: skip
     changes = {name: value for name, value in changes.items() if value or value is False}
-    path = do_run(config, changes, resume)
+    path = do_run(config, changes, resume, retry_errors)
     print(path)
     print(f"next: qtrap compare {path}", file=sys.stderr)
 
 
-def do_run(config: Path | None, changes: Mapping[str, Any], resume: Path | None) -> Path:
+def do_run(config: Path | None, changes: Mapping[str, Any], resume: Path | None, retry_errors: bool = False) -> Path:
     from qtrap_agents.report.progress import RunProgress
     from qtrap_agents.runner import execute, left_out, prepare, start
     from qtrap_agents.store import RunDirectory
 
+    if retry_errors and resume is None:
+        raise ConfigError("--retry-errors goes with --resume RUN: a new run has no errors yet")
     if resume is not None:
         directory = RunDirectory.open(resume)
         plan = prepare(_resumed(directory.config, config, changes))
@@ -58,7 +61,7 @@ def do_run(config: Path | None, changes: Mapping[str, Any], resume: Path | None)
     with RunProgress(Console(stderr=True)) as progress:
         for note in left_out(plan) if resume is None else ():
             progress.note(note)
-        to_the_end(execute(directory, plan, progress), hint)
+        to_the_end(execute(directory, plan, progress, retry_errors), hint)
     return directory.path
 
 

@@ -21,6 +21,7 @@ from qtrap_agents.backends.factory import holds_to, open_arm
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError, QtrapError, TransientError
 from qtrap_agents.report.comparison import compare_runs, comparison_json
+from qtrap_agents.runner import execute, prepare
 from qtrap_agents.types import Completion, Message, Sampling
 
 T = TypeVar("T")
@@ -303,6 +304,28 @@ def test_a_template_without_a_system_role_gets_its_words_in_the_first_user_messa
 def test_a_server_without_log_probabilities_serves_all_the_same() -> None:
     with serving(picky(lambda request: "logprobs" in request, "logprobs is not supported", 422)) as server:
         assert ask(server, Sampling(logprobs=2)).logprobs is None
+
+
+def test_tasks_that_ended_in_an_error_are_run_again_where_wanted(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Reply:
+        messages = [Message(role=turn["role"], content=turn["content"]) for turn in request["messages"]]
+        if broken and scripts.unlucky(messages, 3):
+            return refusal(500, "CUDA error")
+        return said("2" if is_canary(request) else scripts.solve(messages, Sampling()))
+
+    broken = True
+    with serving(answer) as server:
+        arm = {"name": "far", "base_url": server.url}
+        run = scripts.go(scripts.config(arm, suites=["arith"], limits={"retries": 0}, energy="none"), tmp_path)
+        failed = {trace.task_id for trace in run.traces("far") if trace.error is not None}
+        broken = False
+        plan, listener = prepare(run.config), scripts.Listener()
+        asyncio.run(execute(run, plan, listener, retry_errors=True))
+    assert failed
+    assert listener.advanced == {"far": len(failed)}
+    assert [trace.task_id for trace in run.traces("far") if trace.attempt == 2 and trace.correct and trace.task_id in failed]
+    (found,) = comparison_json(compare_runs([run]))["arms"]
+    assert (found["errors"], found["n"], found["success"]["success"]) == (0, len(run.tasks()), 1.0)
 
 
 UNLUCKY = [refusal(500, "CUDA error"), Reply(PAGE), said("", "stop", 0), refusal(400, "maximum context length is 9 tokens")]
