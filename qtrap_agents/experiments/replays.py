@@ -296,7 +296,7 @@ class Experiment:
             hop
             for hop in theirs.hops
             if (reply := replies.get((self.chains.baseline, self.chains.arm, hop.id))) is not None
-            and all(same_value(premise.value, gold.get(premise.id)) for premise in hop.premises)
+            and all(premise.id not in gold or same_value(premise.value, gold[premise.id]) for premise in hop.premises)
             and not states_the_same(reply.premises, hop.premises)
         ]
         if len(chosen) > 1:
