@@ -1,7 +1,6 @@
 """A stand-in for an interpreter with llm-compressor: a script that does with a job what the test wants."""
 
 import json
-import os
 import stat
 import sys
 from collections.abc import Callable
@@ -53,15 +52,6 @@ def interpreter(workplace: Path) -> Write:
         return path
 
     return write
-
-
-def children_of_group(pid: int) -> bool:
-    """True while the process is there."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def recipe_of(folder: Path) -> dict[str, object]:
