@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +183,9 @@ def test_an_interrupted_quantiser_is_gone_and_leaves_nothing(interpreter: Write,
 
 def _wait_for_the_end_of(pid: int) -> None:
     """The kernel may take a moment over a killed grandchild; one that goes on would keep the test until its timeout."""
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.05)
+    with suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.05)
 
 
 def _written(file: Path) -> int:
