@@ -7,8 +7,8 @@ A task names its tools and what they hold:
     calculator(expression)    the number that an arithmetic expression gives (see `semantics.calculate`)
     table(row, column)        the value held under `row/column`
     store(key)                the value held under that key
-    module:function           a function of the user's own, called with the argument as text; it holds nothing, and a model
-                              calls it by the name of the function
+    module:function           a function of the user's own, async or not, called with the argument as text; it holds nothing,
+                              and a model calls it by the name of the function
 
 A model calls one with a line in one of these forms, which `parse_call` reads: `table(pen, price)`, `table: pen, price`,
 `{"tool": "table", "argument": "pen, price"}`. Names and keys are compared without regard to case, spacing and quotes.
@@ -19,6 +19,7 @@ one function hang at the same time, it is not called again until one of them ret
 """
 
 import asyncio
+import inspect
 import json
 import re
 import threading
@@ -248,7 +249,8 @@ def _started(name: str, argument: str) -> "Future[Any]":
 
     def work() -> None:
         try:
-            future.set_result(function(argument))
+            given = function(argument)
+            future.set_result(asyncio.run(given) if inspect.iscoroutine(given) else given)
         except BaseException as error:  # whatever a user's function raises, SystemExit too, is an error of this call
             future.set_exception(ToolError(f"{_short(name)}: the tool raised {type(error).__name__}: {str(error)[:200]}"))
 

@@ -171,6 +171,13 @@ def test_a_suite_file_with_several_mistakes(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("extractor", ["prosa", "a:b:c", "module:", ""])
+def test_extractors_that_are_none(tmp_path: Path, extractor: str) -> None:
+    (problem,) = told(check(suite(tmp_path, row(), extractor=extractor)))
+    assert problem[0].startswith("suite.yaml:")
+    assert problem[1].startswith("field 'extractor': string should match pattern")
+
+
 def test_the_other_fields_of_a_suite_are_tried(tmp_path: Path) -> None:
     examples = [{"prompt": "1 + 1 =", "answer": "2"}, {"prompt": "1 + 2 =", "answer": "three"}]
     found = check(suite(tmp_path, row(), examples=examples, extractor="no_such:find"))

@@ -20,6 +20,7 @@ HELD: dict[str, dict[str, Value]] = {
     "table": {"pen/price": 3, "pen/stock": 12, "Red cup/price": 4.5, "red cup/made by": "Bako"},
     "store": {"k17": "pen", "K 18": 40},
     "test_tools:shout": {},
+    "test_tools:whispers": {},
     "test_tools:fails": {},
     "test_tools:leaves": {},
     "test_tools:hangs": {},
@@ -35,6 +36,11 @@ def shout(argument: str) -> str:
     Not shown.
     """
     return f"{argument.upper()}!"
+
+
+async def whispers(argument: str) -> str:
+    await asyncio.sleep(0)
+    return argument.lower()
 
 
 def fails(argument: str) -> int:
@@ -88,6 +94,7 @@ def _short_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("Store", "k17", "pen"),
         ("shout", "ok", "ok!"),
         ("test_tools:shout", "ok", "ok!"),
+        ("whispers", "Ok", "ok"),
     ],
 )
 def test_what_a_tool_gives(name: str, argument: str, value: Value) -> None:

@@ -91,7 +91,7 @@ class SuiteSpec(Record):
     show_question: bool = False
     examples: tuple[Example, ...] = ()
     output: Literal["text", "json"] = "text"
-    extractor: str = "steps"
+    extractor: str = Field(default="steps", pattern=r"^(steps|prose|[\w.]+:\w+)$")
     max_tokens: int = Field(default=16, ge=1)
     cot_tokens_per_premise: int = Field(default=16, ge=1)
     depths: Literal["natural", "wanted"] = "natural"
