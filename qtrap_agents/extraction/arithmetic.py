@@ -19,6 +19,9 @@ Number = int | float
 LONGEST_EXPRESSION = 64
 """Tokens of an expression that are read, counted from its end."""
 
+_SIDES = 8
+"""Sides of a chain `a = b = c` that are looked at."""
+
 _UNITS, _UNIT_WORDS = 3, 8
 """Words between an operator and its number, and behind a number."""
 
@@ -132,18 +135,18 @@ def equations(found: Sequence[Token]) -> Iterator[Equation]:
         soft = token.kind == "word" and token.text.casefold() in _IS
         if not soft and token.kind != "equals":
             continue
-        side = found[begin:index]
+        side = found[max(begin, index - 4 * LONGEST_EXPRESSION) : index]
         right = _result(found, index + 1)
         if soft and (right is None or not _computes(_expression(side), right[0])):
             continue
-        sides.append(side)
+        sides = [*sides[1 - _SIDES :], side]
         begin = index + 1
         if right is None:
             continue
         number, goes_on = right
         equation = _equation(sides, number)
         if not goes_on or (equation.expression is not None and holds(equation.expression, number)):
-            sides.clear()
+            sides = []
             if _says_something(equation, side, number):
                 yield equation
 

@@ -29,7 +29,8 @@ async def _answer(state: State, runtime: Runtime[Context]) -> Update:
     task, suite = state["task"], runtime.context.suite
     form = steps_form(suite, task)
     max_tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises)) + (JSON_TOKENS if form else 0)
-    asked = await ask(state, runtime, task.question if form else prompt(task, suite.spec.extractor), max_tokens, "answer", form=form)
+    question = task.question if form else prompt(task, suite.spec.extractor)
+    asked = await ask(state, runtime, question, max_tokens, "answer", form=form)
     update = record(state, runtime, asked, read_steps(asked.answer.completion.text, suite, task), ())
     return {**update, "answer": answer(task, update["hops"][0].premises)}
 

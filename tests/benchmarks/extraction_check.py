@@ -5,9 +5,11 @@ solutions, which are then read as any model's text. Where a mark stood is where 
 
     recall           gold premises that are found with their value at their place
     aligned right    aligned statements that stand at the place of the premise that they were aligned with
-    true steps       extracted statements that stand at the place of any gold premise
+    marked steps     extracted statements that stand at the place of any gold premise
+    true steps       extracted statements that stand there, or are a calculation of the solution that holds: not every step
+                     of a solution has a mark
 
-The final answer `####` is left out of both precisions: it is aligned by its mark. Then the same solutions are disturbed:
+The final answer `####` is left out of all precisions: it is aligned by its mark. Then the same solutions are disturbed:
 
     shuffled         lines in random order
     numbered         each line begins with "Step n:", in random order and with random numbers
@@ -29,6 +31,8 @@ from typing import Any, NamedTuple
 
 from qtrap_agents.analysis.statistics import wilson
 from qtrap_agents.extraction import Alignment, extract_all
+from qtrap_agents.extraction.arithmetic import evaluate
+from qtrap_agents.extraction.statements import Statement
 from qtrap_agents.premises import FRACTION, NUMBER, to_number
 from qtrap_agents.semantics import same_value
 from qtrap_agents.suites.gsm8k import parse_gsm8k
@@ -125,7 +129,7 @@ def _stated_at(text: str, sentence: str, value: Value, end: int) -> Span | None:
 
 def check(found: Sequence[Problem]) -> Result:
     """Recall and precision of the plain solutions."""
-    recalled = right = aligned = true_steps = extracted = gold = 0
+    recalled = right = aligned = marked = true_steps = extracted = gold = 0
     worst: list[tuple[str, str]] = []
     for problem in found:
         (alignment,) = extract_all([problem.text], problem.task, "number")
@@ -147,15 +151,24 @@ def check(found: Sequence[Problem]) -> Result:
             if statement.kind != "answer":
                 extracted += 1
                 hit = any(_overlap((statement.start, statement.end), place) for place in problem.places)
-                true_steps += hit
-                if not hit:
+                marked += hit
+                true_steps += hit or _holds(statement)
+                if not hit and not _holds(statement):
                     worst.append((problem.task.id, f"no gold step: '{statement.text}'"))
     shares = {
         "recall": Share(recalled, gold),
         "aligned right": Share(right, aligned),
+        "marked steps": Share(marked, extracted),
         "true steps": Share(true_steps, extracted),
     }
     return Result(shares, tuple(worst))
+
+
+def _holds(statement: Statement) -> bool:
+    """Whether a statement is a calculation that gives its value, to two decimals, or to a percentage."""
+    computed = None if statement.expression is None else evaluate(statement.expression)
+    values = (statement.value, *statement.readings)
+    return computed is not None and any(isinstance(value, int | float) and abs(value - computed) < 0.005 for value in values)
 
 
 def _is_recalled(alignment: Alignment, name: str, value: Value, place: Span | None) -> bool:
