@@ -167,14 +167,14 @@ def test_a_value_is_read_from_json(parser: str, text: str, value: Value | None) 
 
 def test_text_is_read_as_before() -> None:
     assert read_value("so 40 + 1 = 41", driven.ARITH) == 41
-    assert [premise.value for premise in read_steps("s1 = 3\ns2 = 6", driven.ARITH)] == [3, 6]
+    assert [premise.value for premise in read_steps("s1 = 3\ns2 = 6", driven.ARITH, driven.LINE)] == [3, 6]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.sampled_from('{}[]":,va1e \\\n'), max_size=300))
 def test_no_text_makes_it_raise(text: str) -> None:
     assert read_value(text, in_json()) is None or json_object(text) is not None
-    read_steps(text, in_json())
+    read_steps(text, in_json(), driven.LINE)
 
 
 @pytest.mark.parametrize("text", ["{" * 1_000_000, '{"a":' * 300_000, '{"value": "' + "x" * 1_000_000])
