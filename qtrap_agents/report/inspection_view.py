@@ -117,11 +117,7 @@ def _head(view: TraceView) -> Text:
 def _add_hop(tree: Tree, view: HopView, energy_j: float | None, console: Console, full: bool) -> None:
     hop, completion = view.hop, view.hop.completion
     parents = f" ← {', '.join(hop.parents)}" if hop.parents else ""
-    worst = next((premise for premise in view.premises if premise.is_error), None)
-    label = Text(
-        f"{MARKS[worst.status if worst else 'match']} " if view.premises else "", style=STYLES[worst.status] if worst else ""
-    )
-    label.append_text(plain(f"{hop.id}{parents}", style="bold"))
+    label = _mark_of(view.premises).append_text(plain(f"{hop.id}{parents}", style="bold"))
     label.append(
         f" · {1000 * completion.latency_s:,.1f} ms · {completion.prompt_tokens:,} + {completion.completion_tokens:,} tokens"
     )
@@ -144,6 +140,16 @@ def _add_hop(tree: Tree, view: HopView, energy_j: float | None, console: Console
         branch.add(_premise_line(premise))
     for name in view.restated:
         branch.add(plain(f"{name} stated again by a later hop, which counts"))
+
+
+def _mark_of(premises: Sequence[JudgedPremise]) -> Text:
+    """The mark of a hop: of its first premise in error, else of what it stated rightly, else of what cannot be judged."""
+    if not premises:
+        return Text()
+    worst = next((premise.status for premise in premises if premise.is_error), None)
+    match = any(premise.status == "match" for premise in premises)
+    status = worst or ("match" if match else "unsupported")
+    return Text(f"{MARKS[status]} ", style="" if match and worst is None else STYLES[status])
 
 
 def _add_decision(tree: Tree, view: DecisionView) -> None:

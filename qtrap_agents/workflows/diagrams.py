@@ -50,7 +50,7 @@ def _section(name: str) -> str:
     parts = [f"## `{name}`", _sentence(first)]
     if text.strip():
         parts.append(text.strip())
-    parts.append(f"Calls: {calls}")
+    parts.append(f"Calls: {' '.join(calls.split())}")
     if rows := [f"| `{known.name}` | `{known.default}` | {known.range} |" for known in parameters(name)]:
         parts.append("\n".join(["| parameter | default | may be |", "|---|---|---|", *rows]))
     for params in VARIANTS.get(name, ({},)):

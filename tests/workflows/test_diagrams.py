@@ -1,6 +1,9 @@
 """The document of the workflows is what the workflows say and draw today."""
 
+from pathlib import Path
+
 import pytest
+import scripts
 
 from qtrap_agents.errors import ConfigError
 from qtrap_agents.workflows.catalog import WORKFLOWS, parameters
@@ -26,3 +29,11 @@ def test_a_diagram_is_drawn_by_the_graph() -> None:
     assert "left --> merge;" in diagram("graphs:diamond")
     with pytest.raises(ConfigError, match="unknown workflow 'vot': did you mean 'vote'"):
         diagram("vot")
+
+
+def test_the_command_prints_the_graph(tmp_path: Path) -> None:
+    done = scripts.qtrap("list", "workflows", "--diagram", "map_reduce", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{diagram('map_reduce')}\n")
+    wrong = scripts.qtrap("list", "workflows", "--diagram", "mapreduce", cwd=tmp_path)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "did you mean 'map_reduce'?" in wrong.stderr
