@@ -154,7 +154,7 @@ class Limits(Record):
     `retries` is how often a request is asked again that failed for a passing reason (timeout, busy server, broken line), with
     growing pauses from 0.5 s on; a refused prompt is never asked again. `hop_timeout_s` is for one model call, its time in the
     queue included; `engine.request_timeout_s` counts besides. `task_timeout_s` is for all of a task. `steps` are rounds of the
-    graph, one for each set of nodes that run at once; by default 1,000 and 30 for each gold premise.
+    graph, one for each set of nodes that run at once; by default 1,000 and 40 for each gold premise.
     """
 
     retries: int = Field(default=1, ge=0, le=10)
@@ -164,7 +164,7 @@ class Limits(Record):
 
     def steps_for(self, premises: int) -> int:
         """Rounds that the graph of a task with so many gold premises may take."""
-        return self.steps or 1_000 + 30 * premises
+        return self.steps or 1_000 + 40 * premises
 
 
 class RunConfig(Record):

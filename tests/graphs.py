@@ -4,6 +4,7 @@ from typing import Any
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import Send
 
 from qtrap_agents.workflows.hop import Context, State, Update, hop
 
@@ -141,4 +142,12 @@ def impatient() -> Graph:
     graph = StateGraph(State, context_schema=Context)
     graph.add_node("wait", wait)
     graph.add_edge(START, "wait")
+    return graph
+
+
+def twins() -> Graph:
+    """One node twice at once, without ids of their own."""
+    graph = StateGraph(State, context_schema=Context)
+    graph.add_node("twin", left)
+    graph.add_conditional_edges(START, lambda state: [Send("twin", state), Send("twin", state)], ["twin"])
     return graph

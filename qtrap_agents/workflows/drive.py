@@ -31,12 +31,19 @@ class _Course:
     decisions: list[Decision] = field(default_factory=list)
     answer: Value | None = None
     answered: bool = False
+    ids: set[str] = field(default_factory=set)
 
     def add(self, name: str, update: object) -> None:
-        """Take the state update of a node. Raises ConfigError where it is none."""
+        """Take the state update of a node. Raises ConfigError where it is none, or has a hop of an id that stands already."""
         if not isinstance(update, dict) or not all(isinstance(hop, Hop) for hop in update.get("hops", [])):
             raise ConfigError(f"node '{name}' of the workflow returned no state update; end it with `return await hop(…)`")
-        self.hops.extend(update.get("hops", []))
+        for hop in update.get("hops", []):
+            if hop.id in self.ids:
+                raise ConfigError(
+                    f"node '{name}' of the workflow made two hops '{hop.id}'; give each a hop_id: `hop(…, hop_id=…)`"
+                )
+            self.ids.add(hop.id)
+            self.hops.append(hop)
         self.decisions.extend(update.get("decisions", []))
         self.answered = self.answered or "answer" in update
         self.answer = update.get("answer", self.answer)

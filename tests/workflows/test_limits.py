@@ -113,6 +113,7 @@ def test_a_graph_that_comes_to_nothing_is_an_error_of_its_task(name: str, messag
     [
         ("graphs:silent", "node 'left' of the workflow returned no state update"),
         ("graphs:stray", "the workflow returned no state update: Expected dict"),
+        ("graphs:twins", "node 'twin' of the workflow made two hops 's1'; give each a hop_id: `hop(…, hop_id=…)`"),
         ("graphs:torn", "workflow 'graphs:torn' is no graph that can run: "),
     ],
 )
