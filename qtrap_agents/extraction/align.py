@@ -11,7 +11,7 @@
    restatement; a final answer states the last premise; a statement that computes from all the stated parents of the one gold
    premise missing between its neighbours, or is named by the id of a missing one, is taken for it, with whatever value.
 
-Limits: of two equal values without an expression the order decides. A step that the model merged into the next one stays
+Limits: a sentence of text states one premise. Of two equal values without an expression the order decides. A step that the model merged into the next one stays
 unstated. A value rounded otherwise than gold is a wrong one. A coincidence of value and of one operand is taken for the
 premise: `tests/benchmarks/extraction_check.py` measures how often, on the solutions of other problems.
 """
