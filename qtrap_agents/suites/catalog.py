@@ -66,9 +66,9 @@ class SuiteSpec(Record):
     `system` is the system message, with `{modulus}` where the value of that parameter goes; `show_question` puts the question
     and the premises known so far before each instruction. `examples` stand before it as turns of the chat. With
     `output: json` a hop answers with an object `{"value": …}`, held to its schema while it is generated, in 16 tokens more;
-    the answer of an example is put into such an object where it is none. `extractor` tells how premises are found in one answer with several of them: `steps` (lines `s3 = 41`), `prose` (see
-    `qtrap_agents.extraction`) or `module:function`. A hop may write `max_tokens` tokens, one completion with all premises
-    `cot_tokens_per_premise` for each.
+    the answer of an example is put into such an object where it is none. `extractor` tells how premises are found in one
+    answer with several of them: `steps` (lines `s3 = 41`), `prose` (see `qtrap_agents.extraction`) or `module:function`. A
+    hop may write `max_tokens` tokens, one completion with all premises `cot_tokens_per_premise` for each.
 
     The tasks of a file have the depths they have: `depths: natural` takes them all, `depths: wanted` only those that
     the run asks for.
