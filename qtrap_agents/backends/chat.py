@@ -13,7 +13,7 @@ NOT_FINITE = "the model's logits are not finite (NaN or infinite)"
 NO_TEMPLATE = "the tokenizer has no chat template; add chat_template to the checkpoint's tokenizer_config.json"
 NO_SYSTEM_ROLE = "the chat template has no system role: the system message heads the first user message"
 TOO_LONG = "the prompt is longer than the context"
-GIVEN_UP = "the engine gave up on the request: with a JSON schema, no token of this tokenizer may go on in it"
+GIVEN_UP = "the engine gave up on the request: an internal error, or a JSON schema that this tokenizer cannot write"
 
 TEXT_CONTEXT = 8
 TEXT_BLOCK = 16
