@@ -19,7 +19,7 @@ from qtrap_agents.types import Hop, Premise, Value
 from qtrap_agents.workflows import cot
 from qtrap_agents.workflows.graphs import Graph, GraphFor, decide
 from qtrap_agents.workflows.hop import Context, Draw, State, ask, record
-from qtrap_agents.workflows.reading import read_steps, steps_form
+from qtrap_agents.workflows.reading import JSON_TOKENS, read_steps, steps_form
 
 AGENTS = ("a", "b")
 JUDGE_TOKENS = 64
@@ -69,22 +69,25 @@ def _graph(rounds: int, temperature: float) -> Graph:
 
 
 async def _agent(state: Turn, runtime: Runtime[Context], temperature: float) -> dict[str, Any]:
-    number, agent = state["number"], state["agent"]
-    before = _last_two(state) if number else []
-    prompt = cot.prompt(state["task"], runtime.context.suite.spec.extractor)
+    number, agent, task, suite = state["number"], state["agent"], state["task"], runtime.context.suite
+    before, form = _last_two(state) if number else [], steps_form(suite, task)
+    prompt = task.question if form else cot.prompt(task, suite.spec.extractor)
     if before:
-        own, other = before[agent], before[1 - agent]
-        prompt += (
-            f"\nYour answer so far:\n{own.completion.text.strip()}\nAnother agent answered:\n{other.completion.text.strip()}"
-            "\nLook for mistakes in both and write all steps again, as they are right."
-        )
+        prompt += _both_answers(before[agent], before[1 - agent])
     draw = Draw(temperature=temperature, number=len(AGENTS) * number + agent)
     hop_id = f"agent_{AGENTS[agent]}.round_{number + 1}"
-    suite, task = runtime.context.suite, state["task"]
-    tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises))
-    asked = await ask(state, runtime, prompt, tokens, "agent", hop_id=hop_id, draw=draw, form=steps_form(suite, task))
+    tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises)) + (JSON_TOKENS if form else 0)
+    asked = await ask(state, runtime, prompt, tokens, "agent", hop_id=hop_id, draw=draw, form=form)
     premises = read_steps(asked.answer.completion.text, suite, task)
     return {"hops": record(state, runtime, asked, premises, (), parents=[hop.id for hop in before])["hops"]}
+
+
+def _both_answers(own: Hop, other: Hop) -> str:
+    said, theirs = own.completion.text.strip(), other.completion.text.strip()
+    return (
+        f"\nYour answer so far:\n{said}\nAnother agent answered:\n{theirs}"
+        "\nLook for mistakes in both and write all steps again, as they are right."
+    )
 
 
 def _last_two(state: State) -> list[Hop]:

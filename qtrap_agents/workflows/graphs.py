@@ -6,7 +6,9 @@ from typing import Any
 from langgraph.graph.state import CompiledStateGraph
 
 from qtrap_agents.semantics import same_value
+from qtrap_agents.suites.catalog import Suite
 from qtrap_agents.types import Decision, Hop, Premise, Task, Value
+from qtrap_agents.workflows import cot
 from qtrap_agents.workflows.hop import State, statements
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
@@ -19,6 +21,11 @@ ANSWER = "answer"
 def goals(task: Task) -> tuple[str, ...]:
     """Ids of the premises that lead to the answer, in order; the last one is the answer."""
     return tuple(premise.id for premise in task.premises) or (ANSWER,)
+
+
+def whole_question(task: Task, suite: Suite) -> str:
+    """What a hop is asked that answers a task without gold premises: the question and, unless as JSON, how to answer it."""
+    return task.question if suite.spec.output == "json" else cot.prompt(task)
 
 
 def hop_name(index: int) -> str:

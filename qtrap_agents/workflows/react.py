@@ -1,8 +1,8 @@
 """`react`: think, call a tool, read what it gives, until the answer (an instruct model and a task with tools).
 
-What is called and what it gave are premises: under the gold ids where the task has some for them (see `call_premise`),
-else `call_2` and `observation_2`. A call that cannot be read or fails is an observation that the model is shown, without a value. The
-last of `max_steps` steps is told to answer; a model that does not has no answer. Calls: one for every step.
+What is called and what it gave are premises: under the gold ids where the task has some for them (see `call_premise`), else
+`call_2` and `observation_2`. A call that cannot be read or fails is an observation that the model is shown, without a value.
+The last of `max_steps` steps is told to answer; a model that does not has no answer. Calls: one for every step.
 """
 
 import re

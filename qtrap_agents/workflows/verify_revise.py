@@ -20,8 +20,7 @@ from pydantic import Field
 from qtrap_agents.errors import ConfigError
 from qtrap_agents.semantics import same_value
 from qtrap_agents.types import Hop, Premise, Task, Value
-from qtrap_agents.workflows import cot
-from qtrap_agents.workflows.graphs import Graph, GraphFor, decide, goals, hop_name, listed
+from qtrap_agents.workflows.graphs import Graph, GraphFor, decide, goals, hop_name, listed, whole_question
 from qtrap_agents.workflows.hop import Context, Draw, State, ask, hop, instruction, record, statements
 
 Check = Literal["recompute", "model"]
@@ -119,7 +118,7 @@ def _prompt(state: State, runtime: Runtime[Context], goal: str) -> str:
     task = state["task"]
     gold = next((premise for premise in task.premises if premise.id == goal), None)
     if gold is None:
-        return cot.prompt(task)
+        return whole_question(task, runtime.context.suite)
     return instruction(task, gold, statements(state), runtime.context.suite.spec.show_question)
 
 

@@ -16,8 +16,7 @@ from langgraph.types import Send
 from pydantic import Field
 
 from qtrap_agents.types import Hop, Premise
-from qtrap_agents.workflows import cot
-from qtrap_agents.workflows.graphs import Graph, GraphFor, decide, goals, hop_name, most_stated
+from qtrap_agents.workflows.graphs import Graph, GraphFor, decide, goals, hop_name, most_stated, whole_question
 from qtrap_agents.workflows.hop import Context, Draw, State, hop
 
 Per = Literal["hop", "chain"]
@@ -52,7 +51,7 @@ def _graph(k: int, per: Per, temperature: float) -> Graph:
             state,
             runtime,
             goals(task)[index],
-            prompt=None if task.premises else cot.prompt(task),
+            prompt=None if task.premises else whole_question(task, runtime.context.suite),
             node="sample",
             hop_id=f"{hop_name(index)}.{_suffix(per, number)}",
             draw=Draw(temperature=temperature, number=number),

@@ -68,3 +68,18 @@ def test_a_task_without_gold_premises() -> None:
 def test_ten_rounds_are_in_order() -> None:
     course = run(LINE, debate([WRONG] * 9 + [RIGHT], [WRONG] * 10, "A"), "debate", rounds=10)
     assert course.answer == 5
+
+
+def test_a_suite_that_answers_in_json() -> None:
+    spec = driven.ARITH.spec.model_copy(update={"output": "json"})
+    suite = driven.ARITH.model_copy(update={"spec": spec})
+    said = ['{"s1": 3, "s2": 6, "s3": 5}']
+    course = run(LINE, debate(said, said), "debate", rounds=1, suite=suite)
+    assert (course.answer, values(course)) == (5, {"s1": 3, "s2": 6, "s3": 5})
+    asked = course.hops[0]
+    assert asked.sampling is not None
+    assert asked.sampling.json_schema is not None
+    assert "own line" not in asked.messages[-1].content
+    single = run(OPEN, lambda messages, sampling: '{"value": 8}', "vote", k=2, suite=suite)
+    assert single.answer == 8
+    assert "last line" not in single.hops[0].messages[-1].content

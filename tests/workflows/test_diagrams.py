@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import scripts
 
+from qtrap_agents.config import RunConfig, load_yaml
 from qtrap_agents.errors import ConfigError
-from qtrap_agents.workflows.catalog import WORKFLOWS, parameters
+from qtrap_agents.suites.catalog import load_suite
+from qtrap_agents.workflows.catalog import WORKFLOWS, load_workflow, parameters
 from qtrap_agents.workflows.diagrams import DOCUMENT, diagram, document
 
 
@@ -37,3 +39,13 @@ def test_the_command_prints_the_graph(tmp_path: Path) -> None:
     wrong = scripts.qtrap("list", "workflows", "--diagram", "mapreduce", cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "did you mean 'map_reduce'?" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "file", sorted((scripts.TESTS.parent / "configs").glob("workflow-*.yaml")), ids=lambda file: str(file.stem)
+)
+def test_the_example_configurations_name_what_there_is(file: Path) -> None:
+    config = load_yaml(file, RunConfig)
+    load_workflow(config.workflow, config.limits)
+    assert config.workflow.name in file.stem
+    assert all(load_suite(suite).name == suite.name for suite in config.suites)
