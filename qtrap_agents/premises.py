@@ -320,11 +320,12 @@ def _stated_phrase(whole: _Part) -> _Found | None:
 
 
 def _stated_truth(whole: _Part) -> _Found | None:
-    """The first word of the text, the first behind the mark of an answer, else the last: of those that are a truth value."""
+    """A first line of nothing else, what the mark of an answer shows, the first word of the text, else the last truth value."""
     first = whole.first_line().strip(_MARKS)
     for part, match in (
-        (first, _TRUTH.match(first.text)),
+        (first, _TRUTH.fullmatch(first.text)),
         *((part, _TRUTH.search(part.text)) for part in _marked(whole)),
+        (first, _TRUTH.match(first.text)),
         (whole, next(iter(deque(_TRUTH.finditer(whole.text), maxlen=1)), None)),
     ):
         if match is not None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qtrap_agents.premises import parse_steps, parse_value, value_span
+from qtrap_agents.premises import final_answer, parse_steps, parse_value, phrase, value_span
 from qtrap_agents.types import Value
 
-PARSERS = ("int", "number", "word", "words", "words:3", "text", "any")
+PARSERS = ("int", "number", "word", "words", "words:3", "text", "any", "phrase", "boolean")
 
 
 @pytest.mark.parametrize(
@@ -297,3 +297,53 @@ def test_every_value_stands_somewhere(text: str, parser: str) -> None:
             assert all(word in stands.casefold() for word in str(value).split())
         else:
             assert parse_value(stands, parser) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("The Beatles!", "beatles"),
+        ("the U.S. Army", "us army"),
+        ("Answer: **A Tale of Two Cities**.", "tale of two cities"),
+        ("He was born there.\n#### New  York\n", "new york"),
+        ("\\boxed{the Louvre}", "louvre"),
+        ("Nolan\n(the director)", "nolan"),
+        ("the", "the"),
+        ("", None),
+        ("...", None),
+    ],
+)
+def test_phrases(text: str, value: Value | None) -> None:
+    assert parse_value(text, "phrase") == value
+    if value is not None:
+        span = value_span(text, value, "phrase")
+        assert span is not None
+        assert phrase(text[slice(*span)]) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("yes", "true"),
+        ("True.", "true"),
+        ("**No**, it is not.", "false"),
+        ("FALSE", "false"),
+        ("The answer is: no", "false"),
+        ("There are no dogs, so it is true.", "true"),
+        ("true\nbecause no, it is not otherwise", "true"),
+        ("Yes or no? The answer is no.", "false"),
+        ("It may be yes or\nno", "false"),
+        ("There are no dogs here", None),
+        ("", None),
+        ("truely", None),
+    ],
+)
+def test_truth_values(text: str, value: Value | None) -> None:
+    assert parse_value(text, "boolean") == value
+
+
+def test_only_marked_values_are_final_answers() -> None:
+    assert final_answer("9 * 2 = 18", "number") is None
+    found = final_answer("9 * 2 = 18. The answer is $18.\nIt was 9 before.", "number")
+    assert found is not None
+    assert (found.value, found.start, found.end) == (18, 26, 29)

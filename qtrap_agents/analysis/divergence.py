@@ -151,7 +151,7 @@ def _parsers(value: Value) -> tuple[str, ...]:
     if not isinstance(value, str):
         return ("number",)
     words = len(value.split())
-    return ("word" if words == 1 else f"words:{words}", "text")
+    return ("word" if words == 1 else f"words:{words}", "text", "phrase", "boolean")
 
 
 def _hop(

@@ -96,6 +96,12 @@ class TraceView(Record):
         return sum(self.energies.values()) if self.energies else None
 
     @property
+    def unsupported(self) -> tuple[JudgedPremise, ...]:
+        """What was stated and is none of the gold premises; empty for a task without any."""
+        said = (premise for view in (*self.hops, *self.decisions) for premise in view.premises)
+        return tuple(premise for premise in said if premise.status == "unsupported") if self.task.premises else ()
+
+    @property
     def readings(self) -> Readings:
         """How many of its hops could not be parsed."""
         return readings(self.trace.hops)
@@ -267,6 +273,10 @@ def trace_json(view: TraceView) -> dict[str, Any]:
         "energy": {"hops_j": view.energies, "total_j": view.energy_j, "attribution": view.attribution},
         "parsing": view.readings.model_dump(mode="json"),
         "premises": [premise.model_dump(mode="json") for premise in judge(view.trace, view.task)],
+        "unaligned": {
+            "statements": [premise.id for premise in view.unsupported],
+            "gold": [premise.id for premise in view.unstated],
+        },
         "collapse": collapse.model_dump(mode="json") | derived,
     }
 

@@ -196,6 +196,7 @@ def _findings(view: TraceView) -> list[str]:
     facts, lines = view.collapse, []
     if view.readings.unparsed:
         lines.append(f"hops not parsed: {unparsed_words(view.readings)}")
+    lines += _unaligned(view)
     if facts.judged and facts.first_error is not None:
         lines.append(f"first error: {facts.first_error.id} (premise {facts.first_error.position} of {facts.premises})")
         lines.append(f"errors: {facts.own} own, {facts.inherited} inherited, {facts.compounded} compounded")
@@ -210,6 +211,20 @@ def _findings(view: TraceView) -> list[str]:
         other = next((arm for arm, result in view.others.items() if result == "right"), next(iter(view.others)))
         lines.append(f"next: qtrap inspect {shlex.quote(view.run)} {view.task.id} --arm {view.trace.arm} --against {other}")
     return lines
+
+
+def _unaligned(view: TraceView) -> list[str]:
+    """What was stated without gold, and gold that nothing stated, where one text states several premises."""
+    extra, lacking = ([premise.id for premise in found] for found in (view.unsupported, view.unstated))
+    if not view.trace.hops or not (extra or lacking):
+        return []
+    words = [f"{len(extra):,} stated and not in gold ({_some(extra)})"] if extra else []
+    words += [f"{len(lacking):,} of gold and not stated ({_some(lacking)})"] if lacking else []
+    return [f"premises not aligned: {'; '.join(words)}"]
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def _sides(pair: PremisePair, console: Console, full: bool) -> list[Text]:

@@ -205,3 +205,18 @@ def test_a_premise_stated_twice_counts_once(tmp_path: Path) -> None:
     text = printed(lambda console: render_trace(inspect_trace(run, task.id, "fp16"), console))
     assert "s2 stated again by a later hop, which counts" in text
     assert "aside = 1 · ? unsupported" in text
+    assert "premises not aligned: 1 stated and not in gold (aside)\n" in text
+
+
+def test_what_could_not_be_aligned_is_told(tmp_path: Path) -> None:
+    task = draw(depths=(2,), count=1)[0]
+    run = make_run(tmp_path, [task], ("fp16",))
+    trace = make_trace(run, "fp16", task)
+    extra = tuple(Premise(id=f"x{number}", text=f"= {number}", value=number) for number in range(1, 13))
+    one = trace.hops[0].model_copy(update={"premises": (*extra, trace.hops[0].premises[0])})
+    write_arm(run, "fp16", [trace.model_copy(update={"hops": (one,)})])
+    view = inspect_trace(run, task.id, "fp16")
+    assert trace_json(view)["unaligned"] == {"statements": [premise.id for premise in extra], "gold": ["s2"]}
+    text = " ".join(printed(lambda console: render_trace(view, console)).split())
+    names = ", ".join(premise.id for premise in extra[:10])
+    assert f"premises not aligned: 12 stated and not in gold ({names}, …); 1 of gold and not stated (s2)" in text
