@@ -98,7 +98,8 @@ class TraceView(Record):
     @property
     def unsupported(self) -> tuple[JudgedPremise, ...]:
         """What was stated and is none of the gold premises; empty for a task without any."""
-        said = (premise for view in (*self.hops, *self.decisions) for premise in view.premises)
+        views: tuple[HopView | DecisionView, ...] = (*self.hops, *self.decisions)
+        said = (premise for view in views for premise in view.premises)
         return tuple(premise for premise in said if premise.status == "unsupported") if self.task.premises else ()
 
     @property
