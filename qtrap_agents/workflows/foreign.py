@@ -19,7 +19,8 @@ from langgraph.errors import GraphRecursionError
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 
-from qtrap_agents.backends.gateway import Call, Job, Relay
+from qtrap_agents.backends.base import Relay
+from qtrap_agents.backends.gateway import Call, Job
 from qtrap_agents.errors import ArmDied, ConfigError, ExtractionError, QtrapError, TransientError
 from qtrap_agents.extraction import extract, extract_all
 from qtrap_agents.premises import parse_value
@@ -109,7 +110,7 @@ class ForeignApp:
         if callable(chosen):
             stated = [_by_user(chosen, hop, task) for hop in hops]
         elif chosen == "prose":
-            texts = [hop.completion.text for hop in hops]
+            texts = [_statement(hop) for hop in hops]
             stated = [found.premises for found in extract_all(texts, task, suite.parser)]
         else:
             read_so = suite.model_copy(update={"spec": suite.spec.model_copy(update={"extractor": chosen})})
@@ -135,6 +136,12 @@ class ForeignApp:
         if isinstance(found, int | float):
             return found
         return parse_value(str(found), suite.parser)
+
+
+def _statement(hop: Hop) -> str:
+    """What a hop wrote; after a prompt that ends in an open equation, such as `41 + 73 =`, together with its left side."""
+    asked = hop.messages[-1].content.rstrip().rpartition("\n")[2] if hop.messages else ""
+    return f"{asked} {hop.completion.text.strip()}" if asked.endswith("=") else hop.completion.text
 
 
 def _by_user(extractor: Callable[..., Any], hop: Hop, task: Task) -> tuple[Premise, ...]:

@@ -294,8 +294,23 @@ def test_a_dead_arm_ends_the_run_and_not_the_task() -> None:
 def test_premises_are_read_from_prose() -> None:
     task = next(ARITH.tasks((3,), (0,), 1))
     course = asyncio.run(course_of("calculator", task, scripts.solve, ARITH, input="apps:sums_of"))
-    assert [premise.id for hop in course.hops for premise in hop.premises] == ["s1", "s2", "s3"]
+    assert [(premise.id, premise.value) for hop in course.hops for premise in hop.premises] == [
+        (gold.id, gold.value) for gold in task.premises
+    ]
     assert course.answer == task.answer
+
+
+def test_a_wrong_bare_value_is_read_with_the_equation_that_was_asked() -> None:
+    task = next(ARITH.tasks((3,), (0,), 1))
+
+    def off_by_one(messages: Sequence[Message], sampling: Sampling) -> str:
+        return str(int(scripts.solve(messages, sampling)) + 1)
+
+    course = asyncio.run(course_of("calculator", task, off_by_one, ARITH, input="apps:sums_of"))
+    stated = [premise for hop in course.hops for premise in hop.premises]
+    assert [premise.id for premise in stated] == ["s1", "s2", "s3"]
+    assert [premise.depends_on for premise in stated] == [(), ("s1",), ("s2",)]
+    assert stated[0].value == int(task.premises[0].value) + 1
 
 
 def test_the_users_own_extractor_may_look_at_the_hop() -> None:
