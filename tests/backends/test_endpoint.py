@@ -27,6 +27,7 @@ from qtrap_agents.types import Completion, Message, Sampling
 T = TypeVar("T")
 SYSTEM = Message(role="system", content="All numbers are modulo 1000.")
 ASK = (SYSTEM, Message(role="user", content="arith: 1 + 1 ="))
+LACKING = "the server takes no JSON schema: answers are asked for as JSON, not held to it"
 SCHEMA = '{"type": "object", "properties": {"value": {"type": "integer"}}, "required": ["value"]}'
 
 
@@ -270,9 +271,21 @@ def test_a_server_without_schemas_is_asked_without_from_then_on(caplog: pytest.L
     with serving(picky(lambda request: "response_format" in request, "Unknown parameter: response_format")) as server:
         notes = using(server, work)
     assert ["response_format" in request for request in server.asked] == [True, False, False, False]
-    told = "the server takes no JSON schema: answers are asked for as JSON, not held to it"
-    assert notes.count(told) == 1
-    assert caplog.text.count(told) == 1
+    assert notes.count(LACKING) == 1
+    assert caplog.text.count(LACKING) == 1
+
+
+def test_servers_of_one_arm_tell_together_what_they_do_not_take() -> None:
+    async def work(*urls: str) -> tuple[str, ...]:
+        config = ArmConfig(name="far", base_urls=urls)
+        async with open_arm(config, EngineConfig(), Path("unused.log")) as arm:
+            assert arm.identity.notes.count(LACKING) == 0
+            await asyncio.gather(*[arm.complete(ASK, Sampling(json_schema=SCHEMA)) for _ in range(4)])
+            return arm.identity.notes
+
+    without = picky(lambda request: "response_format" in request, "Unknown parameter: response_format")
+    with serving(without) as first, serving(without) as second:
+        assert asyncio.run(work(first.url, second.url)).count(LACKING) == 1
 
 
 def test_many_requests_at_once_learn_the_dialect_together(caplog: pytest.LogCaptureFixture) -> None:
