@@ -205,7 +205,7 @@ async def _identity(arm: str, backend: Backend, suites: Iterable[Suite], progres
         return backend.identity
     structured = await holds_to(arm, backend, form.schema)
     if not structured:
-        why = f"{backend.identity.backend} holds none to a schema"
+        why = f"{backend.identity.backend} does not hold them to a schema"
         progress.note(f"{arm}: answers are asked for as JSON, but {why}: those that are no JSON count as missing")
     return backend.identity.model_copy(update={"structured": structured})
 

@@ -26,7 +26,7 @@ WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before an overloaded endpoint is asked again, where it does not say itself how long to wait."""
 LONGEST_WAIT_S = 60.0
 LOST = {
-    401: "takes our key no more; name the variable with the right one in 'api_key_env'",
+    401: "does not take our key; name the variable with the right one in 'api_key_env'",
     402: "wants to be paid first; top up the account",
     404: "knows no such path or model; correct 'base_url' or 'model'",
 }

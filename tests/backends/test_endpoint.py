@@ -187,7 +187,7 @@ STATUSES = [
     (403, "flagged", CompletionError, r"refused the request \(403\): flagged"),
     (408, "too slow", TransientError, r"refused the request \(408\): too slow"),
     (500, "CUDA error", TransientError, r"the server failed \(500\): CUDA error"),
-    (401, "wrong key", ArmDied, r"arm 'far': the server takes our key no more.*\(401: wrong key\)"),
+    (401, "wrong key", ArmDied, r"arm 'far': the server does not take our key.*\(401: wrong key\)"),
     (402, "no credit", ArmDied, "wants to be paid first"),
     (404, "no model m", ArmDied, r"knows no such path or model; correct 'base_url' or 'model' \(404: no model m\)"),
 ]
@@ -204,7 +204,7 @@ def test_a_status_is_one_sentence(status: int, message: str, kind: type[QtrapErr
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
-        (refusal(401, "wrong key"), "takes our key no more"),
+        (refusal(401, "wrong key"), "does not take our key"),
         (refusal(404, "no model m"), "knows no such path or model"),
         (refusal(400, "no"), r"arm 'far': the first request failed: the server refused the request \(400\): no"),
         (Reply(PAGE), "arm 'far': the first request failed: the server answered with HTML"),
