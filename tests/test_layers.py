@@ -32,7 +32,7 @@ OWNERS = {
     "pynvml": {"energy", "environment", "doctor"},
     "langgraph": {"workflows"},
     "langchain_core": {"workflows"},
-    "networkx": {"analysis"},
+    "networkx": {"analysis", "api"},
     "openai": {"backends"},
     "prometheus_client": {"backends"},
     "rich": {"report", "cli", "doctor"},

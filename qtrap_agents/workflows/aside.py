@@ -88,14 +88,12 @@ class _Daemons(ThreadPoolExecutor):
         future: Future[Any] = Future()
 
         def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
-                result = fn(*args, **kwargs)
+                future.set_result(fn(*args, **kwargs))
             except BaseException as error:
-                if not future.cancelled():
-                    future.set_exception(error)
-            else:
-                if not future.cancelled():
-                    future.set_result(result)
+                future.set_exception(error)
 
         threading.Thread(target=work, daemon=True).start()
         return future
