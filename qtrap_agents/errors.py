@@ -17,6 +17,8 @@ Anything else that escapes is a bug and keeps its traceback.
 import difflib
 from collections.abc import Iterable
 
+from qtrap_agents.types import Hop
+
 _LONGEST_NAME = 100
 
 
@@ -53,7 +55,12 @@ class ToolError(QtrapError):
 
 
 class ExtractionError(QtrapError):
-    """The user's premise extractor raised or returned no premises; belongs on the trace, never counted as a wrong answer."""
+    """The user's premise extractor raised or returned no premises; belongs on the trace, never counted as a wrong answer.
+
+    `hops` are those whose answers it could not read: what they cost counts, and their text is kept.
+    """
+
+    hops: tuple[Hop, ...] = ()
 
 
 class StoreError(QtrapError):

@@ -139,7 +139,11 @@ def _without_marks(text: str) -> str:
         number = text[match.end() : match.end() + 1]
         left, equals, _ = match[1].rpartition("=")
         kept = (
-            "" if before.endswith("=") and number.isdigit() else f"{left}{equals}" if number and number in "$.0123456789" else match[1]
+            ""
+            if before.endswith("=") and number.isdigit()
+            else f"{left}{equals}"
+            if number and number in "$.0123456789"
+            else match[1]
         )
         parts += [text[end : match.start()], f"  {kept}".ljust(len(match[0]))]
         end = match.end()

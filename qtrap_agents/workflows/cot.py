@@ -10,6 +10,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
+from qtrap_agents.errors import ExtractionError
 from qtrap_agents.types import Premise, Task, Value
 from qtrap_agents.workflows.hop import Context, State, Update, ask, record
 from qtrap_agents.workflows.reading import JSON_TOKENS, read_steps, steps_form
@@ -31,7 +32,12 @@ async def _answer(state: State, runtime: Runtime[Context]) -> Update:
     max_tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises)) + (JSON_TOKENS if form else 0)
     question = task.question if form else prompt(task, suite.spec.extractor)
     asked = await ask(state, runtime, question, max_tokens, "answer", form=form)
-    update = record(state, runtime, asked, read_steps(asked.answer.completion.text, suite, task), ())
+    try:
+        premises = read_steps(asked.answer.completion.text, suite, task)
+    except ExtractionError as error:
+        error.hops = tuple(record(state, runtime, asked, (), ())["hops"])
+        raise
+    update = record(state, runtime, asked, premises, ())
     return {**update, "answer": answer(task, update["hops"][0].premises)}
 
 

@@ -14,6 +14,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Send
 from pydantic import Field
 
+from qtrap_agents.errors import ExtractionError
 from qtrap_agents.semantics import same_value
 from qtrap_agents.types import Hop, Premise, Value
 from qtrap_agents.workflows import cot
@@ -78,7 +79,11 @@ async def _agent(state: Turn, runtime: Runtime[Context], temperature: float) -> 
     hop_id = f"agent_{AGENTS[agent]}.round_{number + 1}"
     tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises)) + (JSON_TOKENS if form else 0)
     asked = await ask(state, runtime, prompt, tokens, "agent", hop_id=hop_id, draw=draw, form=form)
-    premises = read_steps(asked.answer.completion.text, suite, task)
+    try:
+        premises = read_steps(asked.answer.completion.text, suite, task)
+    except ExtractionError as error:
+        error.hops = tuple(record(state, runtime, asked, (), (), parents=[hop.id for hop in before])["hops"])
+        raise
     return {"hops": record(state, runtime, asked, premises, (), parents=[hop.id for hop in before])["hops"]}
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from langgraph.errors import GraphRecursionError, InvalidUpdateError
 
-from qtrap_agents.errors import ArmDied, CompletionError, ConfigError
+from qtrap_agents.errors import ArmDied, CompletionError, ConfigError, ExtractionError
 from qtrap_agents.types import Decision, Hop, Task, Value
 from qtrap_agents.workflows.catalog import GraphFor
 from qtrap_agents.workflows.foreign import ForeignApp
@@ -75,6 +75,9 @@ async def drive(graph_for: GraphFor, task: Task, context: Context) -> Course:
         error = f"the workflow did not end within {steps:,} steps (limits.steps); end its loop or raise the limit"
     except InvalidUpdateError as failure:
         raise ConfigError(f"the workflow returned no state update: {_first_line(failure)}") from failure
+    except ExtractionError as failure:
+        course.hops.extend(failure.hops)
+        error = str(failure)
     except CompletionError as failure:
         error = str(failure)
     except TimeoutError as failure:
