@@ -549,6 +549,22 @@ def remembering() -> Any:
     return graph.compile(checkpointer=InMemorySaver())
 
 
+def unwatched() -> Any:
+    """A subgraph that wants no checkpointer, with two nodes at once and one after them."""
+    inner = StateGraph(Pool)
+    for name in ("left", "right", "join"):
+        inner.add_node(name, _noting(name))
+    inner.add_edge(START, "left")
+    inner.add_edge(START, "right")
+    inner.add_edge(["left", "right"], "join")
+    graph = StateGraph(Pool)
+    graph.add_node("first", _noting("first"))
+    graph.add_node("team", inner.compile(checkpointer=False))
+    graph.add_edge(START, "first")
+    graph.add_edge("first", "team")
+    return graph.compile()
+
+
 def sorted_out() -> Any:
     """An input without a field for a question."""
 

@@ -40,7 +40,7 @@ def task_of(question: str) -> Task:
 async def echo(messages: Sequence[Message], sampling: Sampling) -> str:
     """Repeats what it was asked, and says what the patterns need to go on."""
     asked = messages[-1].content
-    await asyncio.sleep(0.01 if " right" in asked else 0)
+    await asyncio.sleep(0.05 if " right" in asked or asked.split()[0] in ("one", "two", "left", "right") else 0)
     if sampling.json_schema:
         return '{"step": "story"}'
     if asked.startswith("plan"):
@@ -141,6 +141,12 @@ def test_every_model_call_is_a_hop_with_its_true_parents(name: str, found: dict[
 def test_a_choice_that_one_of_two_lines_makes_has_one_parent() -> None:
     course = traced("crossed", answer="apps:last_note")
     assert parents(course.hops) == {"a": set(), "b": set(), "a2": {"a"}, "b2": {"b"}, "end": {"a2"}}
+
+
+def test_where_no_writes_are_told_all_of_the_round_before_are_parents() -> None:
+    course = traced("unwatched", answer="apps:last_note")
+    found = {"first": set(), "team/left": {"first"}, "team/right": {"first"}, "team/join": {"team/left", "team/right"}}
+    assert parents(course.hops) == found
 
 
 def test_an_app_of_the_functional_api() -> None:
