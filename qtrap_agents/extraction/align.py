@@ -8,8 +8,8 @@
 2. Candidates are weighed by value, by the share of equal operands, by a name such as `s3`, and by their order; the
    assignment of the largest sum is taken (`scipy.optimize.linear_sum_assignment`).
 3. What is left over: the same expression as one that is aligned, or its value again without an expression, is a
-   restatement; a final answer states the last premise; a statement that computes from all the stated parents of the one gold
-   premise missing between its neighbours, or is named by the id of a missing one, is taken for it, with whatever value.
+   restatement; a final answer states the last premise; a statement that shares half of its operands with the one gold
+   premise that is missing between its neighbours, or is named by the id of a missing one, is taken for it, whatever its value.
 
 Limits: a sentence of text states one premise. Of two equal values without an expression the order decides. A step that the model merged into the next one stays
 unstated. A value rounded otherwise than gold is a wrong one. A coincidence of value and of one operand is taken for the

@@ -306,7 +306,7 @@ def _derived(found: Sequence[Statement]) -> list[Statement]:
         if statement.kind == "answer" and not statement.operands:
             sources = [latest.get(statement.value)]
         origins = tuple(dict.fromkeys(source for source in sources if source is not None))
-        linked.append(statement.model_copy(update={"derived_from": origins, "operands": statement.operands}))
+        linked.append(statement.model_copy(update={"derived_from": origins}))
         latest[statement.value] = place
     return linked
 
