@@ -11,9 +11,10 @@
    restatement; a final answer states the last premise; a statement that shares half of its operands with the one gold
    premise that is missing between its neighbours, or is named by the id of a missing one, is taken for it, whatever its value.
 
-Limits: a sentence of text states one premise. Of two equal values without an expression the order decides. A step that the model merged into the next one stays
-unstated. A value rounded otherwise than gold is a wrong one. A coincidence of value and of one operand is taken for the
-premise: `tests/benchmarks/extraction_check.py` measures how often, on the solutions of other problems.
+Limits: a sentence of text states one premise. Of two equal values without an expression the order decides. A step that the
+model merged into the next one stays unstated. A value rounded otherwise than gold is a wrong one. A wrong value without an
+expression, such as `x = 126` for 124, is found only by a name or in a final answer. A coincidence of value and of one operand
+is taken for the premise: `tests/benchmarks/extraction_check.py` measures how often, on the solutions of other problems.
 """
 
 from collections import Counter, defaultdict
