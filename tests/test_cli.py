@@ -265,6 +265,7 @@ def test_a_finished_run_is_resumed_as_it_was_or_not_at_all(tmp_path: Path) -> No
     assert message.startswith("--resume finishes a run as it was started and takes no other ")
     other = scripts.write_yaml(tmp_path / "other.yaml", scripts.settings(["solve"], name="other"))
     assert "is not the configuration of that run" in refused(qtrap("run", other, "--resume", path, cwd=tmp_path))
+    assert "--retry-errors goes with --resume RUN" in refused(qtrap("run", config, "--retry-errors", cwd=tmp_path))
     assert len(list((tmp_path / "traces").iterdir())) == 1
 
 
