@@ -111,7 +111,8 @@ class ForeignApp:
             stated = [_by_user(chosen, hop, task) for hop in hops]
         elif chosen == "prose":
             texts = [_statement(hop) for hop in hops]
-            stated = [found.premises for found in extract_all(texts, task, suite.parser)]
+            found = extract_all(texts, task, suite.parser)
+            stated = [_in_its_words(alignment.premises, hop) for alignment, hop in zip(found, hops, strict=True)]
         else:
             read_so = suite.model_copy(update={"spec": suite.spec.model_copy(update={"extractor": chosen})})
             stated = [extract(hop.completion.text, task, read_so).premises for hop in hops]
@@ -142,6 +143,12 @@ def _statement(hop: Hop) -> str:
     """What a hop wrote; after a prompt that ends in an open equation, such as `41 + 73 =`, together with its left side."""
     asked = hop.messages[-1].content.rstrip().rpartition("\n")[2] if hop.messages else ""
     return f"{asked} {hop.completion.text.strip()}" if asked.endswith("=") else hop.completion.text
+
+
+def _in_its_words(premises: Sequence[Premise], hop: Hop) -> tuple[Premise, ...]:
+    """The premises without what was asked: their text stands in what the hop wrote."""
+    said = hop.completion.text
+    return tuple(one if one.text in said else one.model_copy(update={"text": said.strip()}) for one in premises)
 
 
 def _by_user(extractor: Callable[..., Any], hop: Hop, task: Task) -> tuple[Premise, ...]:

@@ -317,6 +317,7 @@ def test_a_wrong_bare_value_is_read_with_the_equation_that_was_asked() -> None:
     assert [premise.id for premise in stated] == ["s1", "s2", "s3"]
     assert [premise.depends_on for premise in stated] == [(), ("s1",), ("s2",)]
     assert stated[0].value == int(task.premises[0].value) + 1
+    assert [premise.text for premise in stated] == [hop.completion.text for hop in course.hops]
 
 
 def test_the_users_own_extractor_may_look_at_the_hop() -> None:
