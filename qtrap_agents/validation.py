@@ -20,7 +20,7 @@ from qtrap_agents.plugins import import_function
 from qtrap_agents.premises import parse_value
 from qtrap_agents.suites.catalog import FILE, KINDS, PROCEDURAL, Generator, Suite, SuiteSpec, find_suite, load_suite
 from qtrap_agents.suites.jsonl import schema_problems
-from qtrap_agents.suites.rows import Kind, Rejected, Row, Unusable, faults
+from qtrap_agents.suites.rows import Kind, Rejected, Row, Unusable, faults, parts_of
 from qtrap_agents.suites.sources import rows_of
 from qtrap_agents.tools import check_tools
 from qtrap_agents.types import Message, Premise, Record, Task, Value
@@ -263,16 +263,9 @@ def _tasks(suite: Suite, depths: Sequence[int], limit: int, problems: _Problems,
 
 
 def _rows(suite: Suite, kind: Kind, problems: _Problems) -> Iterator[Row | Rejected]:
-    """The rows of a suite, the tasks in one row each on their own."""
+    """The rows of a suite; what keeps its data from being read is a problem."""
     try:
-        for row in rows_of(suite.data()):
-            if isinstance(row, Rejected):
-                yield row
-                continue
-            try:
-                yield from kind.parts(row)
-            except Unusable as reason:
-                yield Rejected(row.number, reason.kind, reason.detail, row.where)
+        yield from parts_of(kind, rows_of(suite.data()))
     except SuiteError as error:
         problems.add(_near(str(suite.source)), str(error))
 

@@ -101,7 +101,7 @@ def read(kind: Kind, rows: Iterable[Row | Rejected], form: Form) -> Reading:
     """
     tasks: dict[str, Task] = {}
     rejected: list[Rejected] = []
-    for part in _parts(kind, rows):
+    for part in parts_of(kind, rows):
         found = part if isinstance(part, Rejected) else _task(kind, part, form)
         if isinstance(found, Task) and found.id in tasks:
             found = Rejected(part[0], "id used twice", f"'{found.id}' is already that of an earlier task; rename one", part.where)
@@ -114,7 +114,8 @@ def read(kind: Kind, rows: Iterable[Row | Rejected], form: Form) -> Reading:
     return Reading(tuple(tasks.values()), tuple(rejected))
 
 
-def _parts(kind: Kind, rows: Iterable[Row | Rejected]) -> Iterator[Row | Rejected]:
+def parts_of(kind: Kind, rows: Iterable[Row | Rejected]) -> Iterator[Row | Rejected]:
+    """The rows of a file, the tasks in one row each on their own; a row that cannot be taken apart is rejected."""
     for row in rows:
         if isinstance(row, Rejected):
             yield row

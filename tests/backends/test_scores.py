@@ -14,7 +14,8 @@ from qtrap_agents.types import Completion, Message, Sampling, Score
 
 from .conftest import ENGINE, EOS, POISON, Arms, answers, arm_of, question, scores
 
-TOLERANCE = 2e-4
+TOLERANCE, RELATIVE = 2e-4, 1e-4
+"""Of log-probabilities in float32: kernels differ by CPU and batch, and unlikely tokens carry the rounding of large logits."""
 KINDS = ["hf", pytest.param("engine", marks=pytest.mark.vllm)]
 CACHING = ENGINE.model_copy(update={"prefix_caching": True})
 
@@ -30,7 +31,9 @@ def same(found: Sequence[Score], expected: Sequence[Score]) -> None:
         for ours, theirs in zip(one.tokens, other.tokens, strict=True):
             assert ours.token_id == theirs.token_id
             assert ours.logprob == pytest.approx(theirs.logprob, abs=TOLERANCE)
-            assert [value for _, value in ours.top] == pytest.approx([value for _, value in theirs.top], abs=TOLERANCE)
+            assert [value for _, value in ours.top] == pytest.approx(
+                [value for _, value in theirs.top], abs=TOLERANCE, rel=RELATIVE
+            )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,7 +50,9 @@ def test_an_arm_finds_its_own_text_most_probable(arms: Arms, checkpoints: dict[s
         for place, token in zip(completion.logprobs or (), score.tokens, strict=False):
             assert token.top[0] == (token.token_id, token.logprob)
             assert token.logprob == pytest.approx(place.logprob, abs=TOLERANCE)
-            assert [value for _, value in token.top] == pytest.approx([value for _, value in place.top], abs=TOLERANCE)
+            assert [value for _, value in token.top] == pytest.approx(
+                [value for _, value in place.top], abs=TOLERANCE, rel=RELATIVE
+            )
 
 
 @pytest.mark.vllm

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from scripts import start_qtrap
 
 from qtrap_agents import paths
 from qtrap_agents.backends.factory import open_arm
@@ -167,10 +168,8 @@ def test_what_a_killed_attempt_left_is_written_over(interpreter: Write, workplac
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_quantiser_is_gone_and_leaves_nothing(interpreter: Write, workplace: Path, number: signal.Signals) -> None:
     python = interpreter("out.mkdir(); (out.parent / 'pid').write_text(str(__import__('os').getpid())); time.sleep(600)")
-    command = [sys.executable, "-m", "qtrap_agents", "quantize", FP16, "--method", "rtn", "--out", "made", "--name", "mine"]
-    with subprocess.Popen(
-        [*command, "--python", str(python)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    options = ("--method", "rtn", "--out", "made", "--name", "mine", "--python", python)
+    with start_qtrap("quantize", FP16, *options, cwd=workplace) as process:
         pid = _written(workplace / "pid")
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
