@@ -63,12 +63,14 @@ class SuiteSpec(Record):
     relative to this file) or in a hub `dataset`, with its `revision`, `subset` and `split` (see
     `qtrap_agents.suites.sources`); a run may give or change these five and the values in `params`. `parser` tells how a
     completion is read (see `qtrap_agents.premises`), `words` how many words a row has, or the parameter that says so.
-    `system` is the system message, with `{modulus}` where the value of that parameter goes; `show_question` puts the question
-    and the premises known so far before each instruction. `examples` stand before it as turns of the chat. With
-    `output: json` a hop answers with an object `{"value": …}`, held to its schema while it is generated, in 16 tokens more;
-    the answer of an example is put into such an object where it is none. `extractor` tells how premises are found in one
-    answer with several of them: `steps` (lines `s3 = 41`), `prose` (see `qtrap_agents.extraction`) or `module:function`. A
-    hop may write `max_tokens` tokens, one completion with all premises `cot_tokens_per_premise` for each.
+    `system` is the system message, with `{modulus}` where the value of that parameter goes; `show_question` puts the
+    question and the premises known so far before each instruction. `examples` stand before it as turns of the chat. `roles`
+    are system messages of nodes with another job, such as `plan`, `check`, `split`, `agent`, `judge` or `act`: they get
+    theirs instead of `system`, and no examples. With `output: json` a hop answers with an object `{"value": …}`, held to
+    its schema while it is generated, in 16 tokens more; the answer of an example is put into such an object where it is
+    none. `extractor` tells how premises are found in one answer with several of them: `steps` (lines `s3 = 41`), `prose`
+    (see `qtrap_agents.extraction`) or `module:function`. A hop may write `max_tokens` tokens, one completion with all
+    premises `cot_tokens_per_premise` for each.
 
     The tasks of a file have the depths they have: `depths: natural` takes them all, `depths: wanted` only those that
     the run asks for.
@@ -90,6 +92,7 @@ class SuiteSpec(Record):
     system: str = ""
     show_question: bool = False
     examples: tuple[Example, ...] = ()
+    roles: dict[str, str] = Field(default_factory=dict)
     output: Literal["text", "json"] = "text"
     extractor: str = Field(default="steps", pattern=r"^(steps|prose|[\w.]+:\w+)$")
     max_tokens: int = Field(default=16, ge=1)
@@ -140,6 +143,11 @@ class Suite(Record):
     def system(self) -> str:
         """The system message, with `{name}` of a parameter replaced by its value; empty for none."""
         return self._filled(self.spec.system)
+
+    def system_of(self, node: str) -> str | None:
+        """The system message of a node that has another job than to state steps; None where the suite has none for it."""
+        text = self.spec.roles.get(node)
+        return None if text is None else self._filled(text)
 
     @property
     def examples(self) -> tuple[Example, ...]:

@@ -167,12 +167,12 @@ async def ask(
     draw: Draw | None = None,
     form: Form | None = None,
 ) -> Asked:
-    """Send one user message, after the system message and the examples of the suite if it has any.
+    """Send one user message, after the system message and the examples of the suite if it has any (see `messages_of`).
 
     With a `form` the prompt tells how to write the answer, and generation is held to its schema.
     """
     context = runtime.context
-    messages = messages_of(context.suite, prompt, form)
+    messages = messages_of(context.suite, prompt, form, node)
     hop_id = hop_id or _numbered(node, state["hops"])
     sampling = usual = context.sampling.sampling(max_tokens, state["task"].seed)
     if form is not None:

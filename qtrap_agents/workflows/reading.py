@@ -54,12 +54,16 @@ def answer_tokens(suite: Suite, form: Form | None) -> int:
     return suite.spec.max_tokens + (JSON_TOKENS if form else 0)
 
 
-def messages_of(suite: Suite, prompt: str, form: Form | None = None) -> tuple[Message, ...]:
-    """What the model is sent: the suite's system message and examples, where it has them, and the user message."""
-    system = suite.system
+def messages_of(suite: Suite, prompt: str, form: Form | None = None, node: str | None = None) -> tuple[Message, ...]:
+    """What the model is sent: the suite's system message and examples, where it has them, and the user message.
+
+    A `node` that the suite has a system message of its own for gets that one and no examples.
+    """
+    own = None if node is None else suite.system_of(node)
+    system, examples = (suite.system, suite.examples) if own is None else (own, ())
     return (
         *((Message(role="system", content=system),) if system else ()),
-        *(turn for example in suite.examples for turn in _turns(suite, example.prompt, example.answer, form)),
+        *(turn for example in examples for turn in _turns(suite, example.prompt, example.answer, form)),
         Message(role="user", content=_told(prompt, form)),
     )
 

@@ -12,6 +12,7 @@ import scripts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qtrap_agents.config import SuiteChoice
 from qtrap_agents.evidence import Reply
 from qtrap_agents.experiments.passes import Bench
 from qtrap_agents.experiments.replays import Chains, choose, run_replays
@@ -20,7 +21,7 @@ from qtrap_agents.report.comparison_view import render_comparison
 from qtrap_agents.report.inspection import inspect_trace, trace_json
 from qtrap_agents.report.inspection_view import render_trace
 from qtrap_agents.store import RunDirectory, read_lines
-from qtrap_agents.suites.catalog import Example, Suite
+from qtrap_agents.suites.catalog import Example, Suite, load_suite
 from qtrap_agents.types import Completion, Message, Sampling, Value
 from qtrap_agents.workflows.reading import json_object, messages_of, read_steps, read_value, steps_form, value_form
 
@@ -50,6 +51,20 @@ def test_examples_are_turns_between_the_system_message_and_the_question() -> Non
         ("assistant", '{"value": 2}'),
         ("user", "2 + 2 ="),
     ]
+
+
+def test_a_node_with_another_job_has_its_own_system_message_and_no_examples() -> None:
+    chosen = suite(examples=SHOWN, system="Number only.", roles={"plan": "Plan modulo {modulus}.", "judge": ""})
+    assert turns(messages_of(chosen, "2 + 2 =", node="plan")) == [("system", "Plan modulo 1000."), ("user", "2 + 2 =")]
+    assert turns(messages_of(chosen, "2 + 2 =", node="judge")) == [("user", "2 + 2 =")]
+    assert messages_of(chosen, "2 + 2 =", node="check") == messages_of(chosen, "2 + 2 =")
+
+
+def test_the_agent_of_tool_use_is_not_told_to_answer_with_a_call_only() -> None:
+    chosen = load_suite(SuiteChoice(name="tool_use"))
+    [act, _] = messages_of(chosen, "?", node="act")
+    assert "calculator((7 + 15) % 20)" in act.content
+    assert "answer with the call only" not in act.content
 
 
 def test_every_hop_is_sent_the_examples() -> None:
