@@ -251,7 +251,8 @@ class BenchConfig(Record):
 
     A window of work lasts about `window_s` seconds on the baseline; the other arms do the same requests. `resident: all`
     serves all arms at once, so that they take turns within seconds; `one` serves them one after the other, for models that
-    do not fit together. `kv_cache_gib` of the engine is then the cache of each arm, also on a GPU.
+    do not fit together. `kv_cache_gib` of the engine is then the cache of each arm, also on a GPU; with a `shape` it is made
+    large enough for all requests in flight.
     """
 
     name: str = Field(default="bench", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -55,6 +55,11 @@ class Shape(Record):
         return self.num_hidden_layers * matrices + embeddings
 
     @property
+    def cache_bytes_per_token(self) -> int:
+        """Keys and values of one token in 16 bits, all layers together."""
+        return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * 2
+
+    @property
     def biased(self) -> tuple[str, ...]:
         """Linear layers with a bias."""
         return tuple(f"self_attn.{part}_proj" for part in "qkv") if self.model_type == "qwen2" else ()

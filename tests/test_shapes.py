@@ -27,6 +27,11 @@ def test_every_shape_has_as_many_weights_as_the_model() -> None:
         assert load_shape(name).parameters == pytest.approx(count, rel=1e-3), name
 
 
+@pytest.mark.parametrize(("name", "kib"), [("qwen2.5-7b", 56), ("qwen2.5-14b", 192), ("llama-3.1-8b", 128)])
+def test_keys_and_values_of_a_token(name: str, kib: int) -> None:
+    assert load_shape(name).cache_bytes_per_token == kib * 1024
+
+
 def test_layers_of_grouped_attention() -> None:
     shape = load_shape("qwen2.5-7b")
     assert shape.head_dim == 128

@@ -39,6 +39,9 @@ RANDOM = "random:"
 SPARE_TOKENS = 16
 """Tokens of context beyond prompt and answer."""
 
+SPARE_CACHE = 1.1
+"""Cache beyond what the requests in flight fill: blocks are rarely full."""
+
 LEAST_MEMORY = 0.02
 """Share of a GPU's memory that must be free where an engine with a cache of fixed size starts beside others."""
 
@@ -245,7 +248,7 @@ async def serving(
         async def start(arm: ArmConfig) -> tuple[str, Served]:
             async with room:
                 progress.starting(arm.name)
-                opened = open_arm(_own_cache(config, arm), engine, directory.log_path(arm.name), allow_unverified)
+                opened = open_arm(_own_cache(config, engine, arm), engine, directory.log_path(arm.name), allow_unverified)
                 backend = await stack.enter_async_context(opened)
             directory.write_identity(arm.name, backend.identity)
             prompts = {tokens: await fit_prompts(backend, tokens) for tokens in config.prompt_tokens}
@@ -255,15 +258,24 @@ async def serving(
 
 
 def _engine(config: BenchConfig) -> EngineConfig:
+    """As long a context as requests need, and a cache that holds all requests in flight: one that waits would be no batch."""
     longest = max(config.prompt_tokens) + config.new_tokens + SPARE_TOKENS
-    return config.engine.model_copy(update={"max_model_len": min(config.engine.max_model_len, longest)})
+    needed = 0.0
+    if config.shape is not None:
+        tokens = max(config.concurrency) * longest
+        needed = SPARE_CACHE * tokens * load_shape(config.shape).cache_bytes_per_token / 2**30
+    fields = {
+        "max_model_len": min(config.engine.max_model_len, longest),
+        "kv_cache_gib": max(config.engine.kv_cache_gib, needed),
+    }
+    return config.engine.model_copy(update=fields)
 
 
-def _own_cache(config: BenchConfig, arm: ArmConfig) -> ArmConfig:
+def _own_cache(config: BenchConfig, engine: EngineConfig, arm: ArmConfig) -> ArmConfig:
     """On a GPU that several arms share, each gets a cache of fixed size instead of all memory that is left."""
     if config.resident == "one" or not _on_gpu() or arm.backend == "transformers":
         return arm
-    cache = {"kv_cache_memory_bytes": int(config.engine.kv_cache_gib * 2**30), "gpu_memory_utilization": LEAST_MEMORY}
+    cache = {"kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30), "gpu_memory_utilization": LEAST_MEMORY}
     return arm.model_copy(update={"engine_args": cache | arm.engine_args})
 
 

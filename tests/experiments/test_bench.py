@@ -157,6 +157,29 @@ def test_an_arm_is_warmed_up_until_a_round_is_hardly_faster(
     assert windows[0].requests == round(10.0 / min(rounds_s[taken - 2 : taken]))
 
 
+def test_the_cache_holds_all_requests_in_flight() -> None:
+    wide = shape_config("qwen2.5-14b").model_copy(update={"concurrency": (1, 256), "prompt_tokens": (256,), "new_tokens": 64})
+    engine = bench._engine(wide)
+    assert engine.max_model_len == 256 + 64 + bench.SPARE_TOKENS
+    tokens = engine.kv_cache_gib * 2**30 / load_shape("qwen2.5-14b").cache_bytes_per_token
+    assert 256 * engine.max_model_len <= tokens <= 1.2 * 256 * engine.max_model_len
+    narrow = wide.model_copy(update={"concurrency": (1,)})
+    assert bench._engine(narrow).kv_cache_gib == narrow.engine.kv_cache_gib
+    assert bench._engine(wide.model_copy(update={"shape": None})).kv_cache_gib == wide.engine.kv_cache_gib
+
+
+def test_each_arm_of_a_shared_gpu_has_that_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = shape_config("qwen2.5-14b")
+    engine = bench._engine(config)
+    assert bench._own_cache(config, engine, config.arms[0]) == config.arms[0]
+    monkeypatch.setattr(bench, "_on_gpu", lambda: True)
+    assert bench._own_cache(config, engine, config.arms[0]).engine_args["kv_cache_memory_bytes"] == int(
+        engine.kv_cache_gib * 2**30
+    )
+    alone = config.model_copy(update={"resident": "one"})
+    assert bench._own_cache(alone, engine, alone.arms[0]) == alone.arms[0]
+
+
 def test_latencies_are_those_of_the_answers(tmp_path: Path) -> None:
     windows, _, _ = whole(tmp_path, "awq", concurrency=[4])
     for window in windows:
