@@ -62,13 +62,12 @@ from qtrap_agents.errors import ConfigError
 from qtrap_agents.report import notebook
 from qtrap_agents.report.comparison import compare_runs
 from qtrap_agents.report.inspection import inspect_trace
-from qtrap_agents.runner import Plan, execute, prepare, start
-from qtrap_agents.scoring import score
+from qtrap_agents.runner import Plan, as_trace, execute, prepare, start
 from qtrap_agents.store import RunDirectory
 from qtrap_agents.suites import catalog
 from qtrap_agents.suites.catalog import Suite, SuiteSpec
-from qtrap_agents.types import ArmIdentity, Completion, Measurement, Message, Task, Trace, Value
-from qtrap_agents.workflows.drive import Course, drive
+from qtrap_agents.types import ArmIdentity, Completion, Message, Task, Trace, Value
+from qtrap_agents.workflows.drive import drive
 from qtrap_agents.workflows.foreign import Hooks
 from qtrap_agents.workflows.hop import Context
 from qtrap_agents.workflows.own import as_workflow
@@ -82,6 +81,9 @@ ArmLike = str | Mapping[str, Any] | ArmConfig | Callable[..., Any]
 
 QUESTION = "question"
 """Suite and id of a question that was asked in words."""
+
+NOTEBOOK = "notebook"
+"""What stands for the run of a trace that belongs to none."""
 
 CLOSING_S = 60.0
 """How long an interrupted call waits for arms to be closed."""
@@ -226,26 +228,8 @@ def trace(
     )
     begun = time.perf_counter()
     course = _wait(drive(as_workflow(_name(app), app, Hooks(input, answer, extractor)), asked, context))
-    return _as_trace(_name(app), arm.name, asked, course, time.perf_counter() - begun, judged=asked is task)
-
-
-def _as_trace(workflow: str, arm: str, task: Task, course: Course, duration_s: float, judged: bool) -> Trace:
-    return Trace(
-        id=f"notebook/{arm}/{task.id}",
-        run_id="notebook",
-        task_id=task.id,
-        suite=task.suite,
-        depth=task.depth,
-        seed=task.seed,
-        workflow=workflow,
-        arm=arm,
-        hops=course.hops,
-        decisions=course.decisions,
-        answer=course.answer,
-        score=score(course.answer, task) if judged and course.error is None else None,
-        error=course.error,
-        measurement=Measurement(duration_s=duration_s),
-    )
+    made = as_trace(NOTEBOOK, _name(app), arm.name, 1, asked, course, time.perf_counter() - begun)
+    return made if asked is task else made.model_copy(update={"score": None})
 
 
 def _plan(config: RunConfig, app: Any, hooks: Hooks) -> Plan:

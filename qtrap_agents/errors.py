@@ -74,3 +74,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}."
     return f"unknown {kind} '{name}': {hint}"
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, in one line; its class where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

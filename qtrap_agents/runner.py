@@ -32,8 +32,9 @@ from qtrap_agents.scoring import score
 from qtrap_agents.store import ArmWriter, AttemptEvent, RunDirectory
 from qtrap_agents.suites.catalog import Suite, load_suite
 from qtrap_agents.types import ArmIdentity, Measurement, Message, Sampling, Task, Trace
-from qtrap_agents.workflows.catalog import GraphFor, load_workflow
+from qtrap_agents.workflows.catalog import load_workflow
 from qtrap_agents.workflows.drive import Course, drive
+from qtrap_agents.workflows.graphs import GraphFor
 from qtrap_agents.workflows.hop import Context
 from qtrap_agents.workflows.reading import value_form
 
@@ -186,7 +187,8 @@ async def _run_arm(run: RunDirectory, plan: Plan, arm: ArmConfig, writer: ArmWri
             context = Context(backend, plan.suites[task.suite], config.sampling, limits=config.limits)
             begun = time.perf_counter()
             course = await drive(plan.graph_for, task, context)
-            return as_trace(run.id, plan.config, arm.name, writer.attempt, task, course, time.perf_counter() - begun)
+            duration_s = time.perf_counter() - begun
+            return as_trace(run.id, plan.config.workflow.name, arm.name, writer.attempt, task, course, duration_s)
 
         with Recorder(open_meter(plan.config.energy, on_gpu), sink=writer.reading) as recorder:
             idle_w = await _settle(backend, recorder, todo.concurrency)
@@ -259,7 +261,7 @@ async def _since(backend: Backend, before: ServerStats) -> ServerStats | None:
     return None if after is None else after.since(before)
 
 
-def as_trace(run_id: str, config: RunConfig, arm: str, attempt: int, task: Task, course: Course, duration_s: float) -> Trace:
+def as_trace(run_id: str, workflow: str, arm: str, attempt: int, task: Task, course: Course, duration_s: float) -> Trace:
     """The record of a course, its answer judged."""
     return Trace(
         id=f"{run_id}/{arm}/{task.id}",
@@ -268,7 +270,7 @@ def as_trace(run_id: str, config: RunConfig, arm: str, attempt: int, task: Task,
         suite=task.suite,
         depth=task.depth,
         seed=task.seed,
-        workflow=config.workflow.name,
+        workflow=workflow,
         arm=arm,
         attempt=attempt,
         hops=course.hops,

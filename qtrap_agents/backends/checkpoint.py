@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qtrap_agents import paths
-from qtrap_agents.errors import ArmError, unknown
+from qtrap_agents.errors import ArmError, first_line, unknown
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 PACKED_NAMES = (".weight_packed", ".qweight")
@@ -204,16 +204,12 @@ def require_hub_model(name: str, revision: str | None = None) -> None:
     except RevisionNotFoundError:
         told = f"the hub has no revision '{revision}' of it: correct 'revision' or leave it out"
     except (HFValidationError, HfHubHTTPError) as error:
-        told = f"the hub refuses it ({_first_line(error)}): correct the id or give a local directory"
+        told = f"the hub refuses it ({first_line(error)}): correct the id or give a local directory"
     except (HTTPError, OSError, OfflineModeIsEnabled):
         told = "not in the local hub cache, and the hub cannot be reached: go online, set HF_ENDPOINT, or give a local directory"
     else:
         return
     raise ArmError(f"checkpoint '{name}': {told}")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def tensor_bytes(path: Path) -> int:

@@ -31,7 +31,7 @@ from qtrap_agents.backends.inspector import ModelFacts, read_model
 from qtrap_agents.backends.launch import resolve_dtype
 from qtrap_agents.backends.profiler import KernelTimer
 from qtrap_agents.config import ArmConfig, EngineConfig
-from qtrap_agents.errors import ArmError, CompletionError
+from qtrap_agents.errors import ArmError, CompletionError, first_line
 from qtrap_agents.measures import KernelTime, ServerStats
 from qtrap_agents.types import ArmIdentity, Completion, Message, Sampling, Score, TokenLogprob
 
@@ -362,7 +362,7 @@ async def open_transformers(config: ArmConfig, engine: EngineConfig, source: Pat
     except ImportError as error:
         raise ArmError(f"arm '{config.name}': {error}; install torch, transformers and compressed-tensors") from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ArmError(f"arm '{config.name}': transformers cannot load {source}: {_first_line(error)}") from error
+        raise ArmError(f"arm '{config.name}': transformers cannot load {source}: {first_line(error)}") from error
     identity = await asyncio.to_thread(_identity, config, generator, source)
     arm = TransformersArm(generator, identity, engine.max_num_seqs)
     collector = asyncio.create_task(arm.collect())
@@ -461,8 +461,4 @@ def dense_weights(path: Path, quantisation: dict[str, Any], dtype: "torch.dtype"
 
 
 def _as_our_error(error: Exception) -> Exception:
-    return error if isinstance(error, ArmError) else CompletionError(f"transformers failed: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return error if isinstance(error, ArmError) else CompletionError(f"transformers failed: {first_line(error)}")

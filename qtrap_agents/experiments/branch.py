@@ -112,7 +112,7 @@ async def replay(
     context = Context(backend, plan.suites[task.suite], config.sampling, director, config.limits)
     begun = time.perf_counter()
     course = await drive(plan.graph_for, task, context)
-    trace = as_trace(recorded.run_id, plan.config, arm, 1, task, course, time.perf_counter() - begun)
+    trace = as_trace(recorded.run_id, config.workflow.name, arm, 1, task, course, time.perf_counter() - begun)
     result = Replay(
         task_id=task.id,
         seed=task.seed,

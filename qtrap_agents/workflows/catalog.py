@@ -12,13 +12,11 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from qtrap_agents.config import Limits, WorkflowChoice
 from qtrap_agents.errors import ConfigError, TransientError, unknown
-from qtrap_agents.types import Record, Task, Value
+from qtrap_agents.types import Record, Value
 from qtrap_agents.workflows import chain, cot, debate, map_reduce, plan_execute, react, verify_revise, vote
 from qtrap_agents.workflows.foreign import ForeignApp
+from qtrap_agents.workflows.graphs import Graph, GraphFor
 from qtrap_agents.workflows.own import load_own
-
-Graph = CompiledStateGraph[Any, Any, Any, Any]
-GraphFor = Callable[[Task], Graph]
 
 WORKFLOWS: dict[str, Callable[..., GraphFor]] = {
     "chain": chain.build,

@@ -12,7 +12,7 @@ from langgraph.runtime import Runtime
 
 from qtrap_agents.errors import ExtractionError
 from qtrap_agents.types import Premise, Task, Value
-from qtrap_agents.workflows.hop import Context, State, Update, ask, record
+from qtrap_agents.workflows.hop import Context, Draw, State, Update, ask, record
 from qtrap_agents.workflows.reading import JSON_TOKENS, read_steps, steps_form
 
 
@@ -27,18 +27,36 @@ def build() -> Callable[[Task], CompiledStateGraph[Any, Any, Any, Any]]:
 
 
 async def _answer(state: State, runtime: Runtime[Context]) -> Update:
+    update = await all_steps(state, runtime, "answer")
+    return {**update, "answer": answer(state["task"], update["hops"][0].premises)}
+
+
+async def all_steps(
+    state: State,
+    runtime: Runtime[Context],
+    node: str,
+    *,
+    more: str = "",
+    hop_id: str | None = None,
+    draw: Draw | None = None,
+    parents: Sequence[str] = (),
+) -> Update:
+    """The state update of one hop that writes all premises; `more` stands behind the question.
+
+    Raises:
+        ExtractionError: they could not be read; it carries the hop. CompletionError, ArmDied: as of `ask`.
+    """
     task, suite = state["task"], runtime.context.suite
     form = steps_form(suite, task)
     max_tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises)) + (JSON_TOKENS if form else 0)
     question = task.question if form else prompt(task, suite.spec.extractor)
-    asked = await ask(state, runtime, question, max_tokens, "answer", form=form)
+    asked = await ask(state, runtime, question + more, max_tokens, node, hop_id=hop_id, draw=draw, form=form)
     try:
         premises = read_steps(asked.answer.completion.text, suite, task)
     except ExtractionError as error:
-        error.hops = tuple(record(state, runtime, asked, (), ())["hops"])
+        error.hops = tuple(record(state, runtime, asked, (), (), parents)["hops"])
         raise
-    update = record(state, runtime, asked, premises, ())
-    return {**update, "answer": answer(task, update["hops"][0].premises)}
+    return record(state, runtime, asked, premises, (), parents)
 
 
 def answer(task: Task, premises: Sequence[Premise]) -> Value | None:

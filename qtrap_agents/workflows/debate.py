@@ -14,13 +14,11 @@ from langgraph.runtime import Runtime
 from langgraph.types import Send
 from pydantic import Field
 
-from qtrap_agents.errors import ExtractionError
 from qtrap_agents.semantics import same_value
 from qtrap_agents.types import Hop, Premise, Value
 from qtrap_agents.workflows import cot
 from qtrap_agents.workflows.graphs import Graph, GraphFor, decide
 from qtrap_agents.workflows.hop import Context, Draw, State, ask, record
-from qtrap_agents.workflows.reading import JSON_TOKENS, read_steps, steps_form
 
 AGENTS = ("a", "b")
 JUDGE_TOKENS = 64
@@ -70,21 +68,18 @@ def _graph(rounds: int, temperature: float) -> Graph:
 
 
 async def _agent(state: Turn, runtime: Runtime[Context], temperature: float) -> dict[str, Any]:
-    number, agent, task, suite = state["number"], state["agent"], state["task"], runtime.context.suite
-    before, form = _last_two(state) if number else [], steps_form(suite, task)
-    prompt = task.question if form else cot.prompt(task, suite.spec.extractor)
-    if before:
-        prompt += _both_answers(before[agent], before[1 - agent])
-    draw = Draw(temperature=temperature, number=len(AGENTS) * number + agent)
-    hop_id = f"agent_{AGENTS[agent]}.round_{number + 1}"
-    tokens = suite.spec.cot_tokens_per_premise * max(1, len(task.premises)) + (JSON_TOKENS if form else 0)
-    asked = await ask(state, runtime, prompt, tokens, "agent", hop_id=hop_id, draw=draw, form=form)
-    try:
-        premises = read_steps(asked.answer.completion.text, suite, task)
-    except ExtractionError as error:
-        error.hops = tuple(record(state, runtime, asked, (), (), parents=[hop.id for hop in before])["hops"])
-        raise
-    return {"hops": record(state, runtime, asked, premises, (), parents=[hop.id for hop in before])["hops"]}
+    number, agent = state["number"], state["agent"]
+    before = _last_two(state) if number else []
+    update = await cot.all_steps(
+        state,
+        runtime,
+        "agent",
+        more=_both_answers(before[agent], before[1 - agent]) if before else "",
+        hop_id=f"agent_{AGENTS[agent]}.round_{number + 1}",
+        draw=Draw(temperature=temperature, number=len(AGENTS) * number + agent),
+        parents=[hop.id for hop in before],
+    )
+    return {"hops": update["hops"]}
 
 
 def _both_answers(own: Hop, other: Hop) -> str:

@@ -9,8 +9,8 @@ from langgraph.errors import GraphRecursionError, InvalidUpdateError
 
 from qtrap_agents.errors import ArmDied, CompletionError, ConfigError, ExtractionError
 from qtrap_agents.types import Decision, Hop, Task, Value
-from qtrap_agents.workflows.catalog import GraphFor
 from qtrap_agents.workflows.foreign import ForeignApp
+from qtrap_agents.workflows.graphs import GraphFor
 from qtrap_agents.workflows.hop import Context, State
 
 
