@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from qtrap_agents.analysis.funnel import Share, Sums
 from qtrap_agents.analysis.graph import Origin, Status, judge, last_statements, verdicts
 from qtrap_agents.evidence import Replay, Reply
-from qtrap_agents.semantics import same_value
+from qtrap_agents.semantics import is_right, same_value
 from qtrap_agents.types import GoldPremise, Hop, Premise, Record, Task, Trace
 
 Rescue = Literal["one swap", "several swaps", "not restored", "incomplete"]
@@ -337,7 +337,7 @@ def _forced(gold: Mapping[str, GoldPremise], hop: Hop, reply: Reply) -> Counter[
     """Premises of a hop of the baseline, of those in `gold`, that the arm stated too, and those that it got wrong."""
     stated = {premise.id: premise.value for premise in reply.premises}
     forced = [premise.id for premise in hop.premises if premise.id in gold]
-    return Counter(forced=len(forced), forced_wrong=sum(not same_value(stated.get(name), gold[name].value) for name in forced))
+    return Counter(forced=len(forced), forced_wrong=sum(not is_right(stated.get(name), gold[name]) for name in forced))
 
 
 def _outcomes(chain: ChainEvidence, cause: Cause | None) -> Outcomes:

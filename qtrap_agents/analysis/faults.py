@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from qtrap_agents.evidence import FaultKind
-from qtrap_agents.semantics import consequence, same_value
+from qtrap_agents.semantics import consequence, is_right
 from qtrap_agents.types import GoldPremise, Task, Value
 
 ALL_KINDS: tuple[FaultKind, ...] = ("off-by-one", "digit", "name", "drop", "swap")
@@ -25,7 +25,7 @@ def possible(premise: GoldPremise, task: Task, kind: FaultKind, draw: random.Ran
     The value is one that a hop could have stated: the rules of the premises that depend on it can be executed on it, and
     it keeps within the modulus of the task and above 0 where its gold values do.
     """
-    candidates = [value for value in _candidates(premise, task, kind) if not same_value(value, premise.value)]
+    candidates = [value for value in _candidates(premise, task, kind) if not is_right(value, premise)]
     children = [child for child in task.premises if premise.id in child.depends_on and child.rule is not None]
     gold = {known.id: known.value for known in task.premises} if children else {}
     for value in draw.sample(candidates, len(candidates)):

@@ -22,7 +22,7 @@ from qtrap_agents.evidence import REPLAYS, REPLIES, Change, Replay, Reply, joine
 from qtrap_agents.experiments.branch import Known, premises_of, replay
 from qtrap_agents.experiments.passes import Bench
 from qtrap_agents.runner import Plan
-from qtrap_agents.semantics import same_value
+from qtrap_agents.semantics import is_right
 from qtrap_agents.store import Journal, Lines, RunDirectory, read_lines
 from qtrap_agents.types import Hop, Record, Task, Trace
 from qtrap_agents.workflows.foreign import ForeignApp
@@ -290,13 +290,13 @@ class Experiment:
         """All hops at once at which the arm errs on the baseline's right premises and the baseline does not."""
         if ours.correct or not theirs.correct:
             return
-        gold = {premise.id: premise.value for premise in self.chains.tasks[task_id].premises}
+        gold = {premise.id: premise for premise in self.chains.tasks[task_id].premises}
         replies = self.stored.of(task_id).replies
         chosen = [
             hop
             for hop in theirs.hops
             if (reply := replies.get((self.chains.baseline, self.chains.arm, hop.id))) is not None
-            and all(premise.id not in gold or same_value(premise.value, gold[premise.id]) for premise in hop.premises)
+            and all(premise.id not in gold or is_right(premise.value, gold[premise.id]) for premise in hop.premises)
             and not states_the_same(reply.premises, hop.premises)
         ]
         if len(chosen) > 1:

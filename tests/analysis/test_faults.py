@@ -35,6 +35,11 @@ def test_off_by_one_goes_round_the_modulus() -> None:
     assert faults(0, "off-by-one", "(500 + 500) % 1000") == {999, 1}
 
 
+def test_another_right_value_is_no_fault() -> None:
+    task = make_task([GoldPremise(id="s1", text="", value=41, accept=(42,))])
+    assert {fault(task.premises[0], task, "off-by-one", seed) for seed in range(60)} == {40}
+
+
 def test_values_stay_within_what_the_task_states() -> None:
     assert faults(0, "off-by-one") == {1}
     assert faults(-3, "off-by-one") == {-4, -2}
