@@ -9,6 +9,7 @@
     │   └── TransientError      it may succeed when asked again
     ├── ExtractionError         the user's premise extractor failed; recorded on its trace, the run goes on
     ├── ToolError               a tool call of an agent failed: unknown tool or key, or the tool raised or hung
+    ├── SimulationError         an error model, layout or plan is wrong, or cannot be fitted or reached
     └── StoreError              a run directory cannot be read, written or resumed
 
 Anything else that escapes is a bug and keeps its traceback.
@@ -61,6 +62,10 @@ class ExtractionError(QtrapError):
     """
 
     hops: tuple[Hop, ...] = ()
+
+
+class SimulationError(QtrapError):
+    """An error model, a layout or a precision plan is wrong, cannot be fitted, or asks for what cannot be reached."""
 
 
 class StoreError(QtrapError):

@@ -1,0 +1,258 @@
+"""The fitted error model: how often a hop slips, what a wrong parent does to its children, what hops cost. A readable file.
+
+A hop **slips** where it does not state the right consequence of what it was given. That is one yes or no for every hop,
+whatever its parents, and a logit model of it (one for each arm, families and kinds partially pooled) gives the own errors
+(slips on right parents) and the compounded ones (slips on wrong parents). What a wrong parent does otherwise is a property of
+the task, the same for all arms: its right consequence may equal gold all the same (**masked**, as in `min` or `max`), and a slip
+may hit gold by luck. So with slip rates p0 on right and p1 on wrong parents, mask rate m and luck l:
+
+    own        p0
+    recovered  (1 - p1) m + p1 l
+    inherited  (1 - p1) (1 - m)
+    compounded p1 (1 - l)
+
+Repeated draws of one hop (votes, checkers that recompute) are not independent: a model errs again where its weights are wrong.
+Each hop has a difficulty u, uniform on [0, 1]; drawn greedily it slips where u > 1 - p; drawn at a temperature, with the
+probability that is the u-quantile of a Beta distribution with mean p and intra-hop correlation `correlation`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pydantic import Field
+
+from qtrap_agents.errors import SimulationError, unknown
+from qtrap_agents.types import Record
+
+Floats = npt.NDArray[np.float64]
+
+MODEL_VERSION = 1
+
+Covariate = Literal["position", "parents", "wrong_parents", "errors_before", "prompt"]
+"""What a slip may depend on beside arm, family and kind; see `covariate`."""
+
+
+def covariate(name: Covariate, value: float) -> float:
+    """The scale on which a covariate enters the logit; 0 stands for the first hop, one parent, no error, 32 prompt tokens.
+
+    Args:
+        value: position from 1; number of parents; 1.0 where a parent is in error; number of earlier premises of the chain in
+            error; prompt tokens.
+    """
+    if name == "position":
+        return math.log2(max(value, 1.0))
+    if name == "parents":
+        return value - 1.0
+    if name == "errors_before":
+        return math.log2(1.0 + value)
+    if name == "prompt":
+        return math.log2(max(value, 1.0) / 32.0)
+    return value
+
+
+class BetaRate(Record):
+    """A rate as a Beta(a, b) posterior. `events` of `n` observations are in it, the rest is prior."""
+
+    a: float
+    b: float
+    events: int = 0
+    n: int = 0
+
+    @property
+    def mean(self) -> float:
+        """Posterior mean."""
+        return self.a / (self.a + self.b)
+
+
+class Slips(Record):
+    """A logit model of slips with normal posterior: `terms` name the coefficients.
+
+    Terms are `mean`, `family:<family>`, `family:<family>@<temperature>` for hops that were drawn at a temperature,
+    `kind:<family>/<kind>`, and covariates by name. `family_sd` and `kind_sd` are the spreads of the pooled effects: what a
+    family or kind without a term of its own may have.
+    """
+
+    terms: tuple[str, ...]
+    mean: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    family_sd: float
+    kind_sd: float
+
+
+class Repeats(Record):
+    """Several draws of one hop at a temperature, in one family of one arm.
+
+    `correlation` of slips between two draws of the same hop; `agreement`, the probability that two slips of one hop state the
+    same value. `hops` were drawn more than once; 0 means that nothing was observed and 1.0 is an assumption.
+    """
+
+    correlation: float = 1.0
+    agreement: float = 1.0
+    hops: int = 0
+
+
+class HopCost(Record):
+    """Mean cost of one hop of a family on an arm; None where not measured. `prompt_growth`: prompt tokens for each position."""
+
+    hops: int
+    prompt_tokens: float
+    completion_tokens: float
+    latency_s: float | None = None
+    energy_j: float | None = None
+    prompt_growth: float = 0.0
+
+
+class Checking(Record):
+    """What a checker that judges statements (`check: model`) was worth: detections of faulty ones, alarms at others."""
+
+    detection: BetaRate
+    false_alarm: BetaRate
+
+
+class TermTest(Record):
+    """Likelihood-ratio test of one thing more than constant hop success within arm and family."""
+
+    term: str
+    statistic: float
+    df: int
+    p: float
+    p_holm: float
+    kept: bool
+
+
+class ArmModel(Record):
+    """Everything fitted for one arm.
+
+    `observed` slips of `hops`, by family; `few` are the families with fewer slips than a rate can be told from: their intervals
+    are wide and come from the pooled arm. `failures` are requests that ended in an error. `null_success` is constant hop success
+    by family, the null model, fitted to whole chains.
+    """
+
+    slips: Slips
+    hops: dict[str, int]
+    observed: dict[str, int]
+    few: tuple[str, ...] = ()
+    repeats: dict[str, Repeats] = Field(default_factory=dict)
+    costs: dict[str, HopCost] = Field(default_factory=dict)
+    checking: Checking | None = None
+    failures: BetaRate = BetaRate(a=0.5, b=0.5)
+    weight_bytes: int | None = None
+    null_success: dict[str, float] = Field(default_factory=dict)
+    tests: tuple[TermTest, ...] = ()
+
+
+class Family(Record):
+    """What the tasks of a family look like: shares of the kinds, parents a hop, whether gold rules tell consequences."""
+
+    kinds: dict[str, float]
+    mean_parents: float
+    rules: bool
+    depths: tuple[int, ...]
+
+
+class ErrorModel(Record):
+    """A fitted model of several arms.
+
+    `masks` are by `<family>/<kind>/<parents>/<wrong parents>`, by `<family>/<kind>` and by `<family>`: the most specific one
+    that is there counts. `luck` is by family.
+    """
+
+    version: int = MODEL_VERSION
+    made_by: str
+    command: str = ""
+    date: str = ""
+    runs: tuple[str, ...] = ()
+    baseline: str
+    families: dict[str, Family]
+    arms: dict[str, ArmModel]
+    masks: dict[str, BetaRate]
+    luck: dict[str, BetaRate]
+
+    def arm(self, name: str) -> ArmModel:
+        """Raises SimulationError with the nearest name."""
+        if name not in self.arms:
+            raise SimulationError(f"{unknown('arm', name, self.arms)} The model was fitted on {', '.join(self.arms)}.")
+        return self.arms[name]
+
+    def family(self, name: str) -> Family:
+        """Raises SimulationError with the nearest name."""
+        if name not in self.families:
+            raise SimulationError(
+                f"{unknown('family', name, self.families)} The model was fitted on {', '.join(self.families)}; "
+                "fit it on a run with that suite"
+            )
+        return self.families[name]
+
+    def point(self) -> "Rates":
+        """All parameters at their posterior means."""
+        return Rates(
+            self,
+            {name: np.array(arm.slips.mean) for name, arm in self.arms.items()},
+            {name: rate.mean for name, rate in self.masks.items()},
+            {name: rate.mean for name, rate in self.luck.items()},
+        )
+
+    def draw(self, rng: np.random.Generator) -> "Rates":
+        """One draw of all parameters from their posterior; always in the same order, so that a seed gives the same draw."""
+        coefficients = {
+            name: rng.multivariate_normal(np.array(arm.slips.mean), np.array(arm.slips.covariance), method="eigh")
+            for name, arm in sorted(self.arms.items())
+        }
+        masks = {name: float(rng.beta(rate.a, rate.b)) for name, rate in sorted(self.masks.items())}
+        luck = {name: float(rng.beta(rate.a, rate.b)) for name, rate in sorted(self.luck.items())}
+        return Rates(self, coefficients, masks, luck)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """One set of values for all parameters of a model: `coefficients` by arm, in the order of its terms."""
+
+    model: ErrorModel
+    coefficients: Mapping[str, Floats]
+    masks: Mapping[str, float]
+    lucks: Mapping[str, float]
+    _by_term: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
+
+    def _terms(self, arm: str) -> dict[str, float]:
+        if arm not in self._by_term:
+            terms = self.model.arm(arm).slips.terms
+            self._by_term[arm] = dict(zip(terms, self.coefficients[arm].tolist(), strict=True))
+        return self._by_term[arm]
+
+    def slip_logit(self, arm: str, family: str, kind: str = "", temperature: float = 0.0) -> float:
+        """Logit of a slip at the first hop, one right parent; add `slope` times each covariate.
+
+        A family that was never drawn at this temperature has its greedy rate; an unknown kind the rate of its family.
+
+        Raises:
+            SimulationError: the arm or family is not in the model.
+        """
+        self.model.family(family)
+        terms = self._terms(arm)
+        drawn = f"family:{family}@{temperature:g}"
+        by_family = terms.get(drawn if temperature and drawn in terms else f"family:{family}", 0.0)
+        return terms["mean"] + by_family + terms.get(f"kind:{family}/{kind}", 0.0)
+
+    def slope(self, arm: str, name: Covariate) -> float:
+        """Coefficient of a covariate; 0 where it is not in the model of the arm."""
+        return self._terms(arm).get(name, 0.0)
+
+    def mask(self, family: str, kind: str, parents: int, wrong: int) -> float:
+        """Probability that the right consequence of so many wrong parents among all of them equals gold."""
+        for key in (f"{family}/{kind}/{parents}/{wrong}", f"{family}/{kind}", family):
+            if key in self.masks:
+                return self.masks[key]
+        return 0.0
+
+    def luck(self, family: str) -> float:
+        """Probability that a slip on wrong parents states gold."""
+        return self.lucks.get(family, 0.0)
+
+    def repeats(self, arm: str, family: str) -> Repeats:
+        """How repeated draws hang together; taken as equal where nothing was observed."""
+        return self.model.arm(arm).repeats.get(family, Repeats())
