@@ -23,7 +23,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-
 from pydantic import Field
 
 from qtrap_agents.errors import SimulationError, unknown
