@@ -42,7 +42,6 @@ from qtrap_agents.types import (
     Message,
     Premise,
     Record,
-    Sampling,
     Task,
     TokenLogprob,
     Trace,
@@ -116,7 +115,6 @@ class _HopOutline(Hop, extra="ignore"):
     premises: tuple[_PremiseOutline, ...] = ()
     arm: str | None = _not_read(None)
     replaced: tuple[Premise, ...] = _not_read(())
-    sampling: Sampling | None = _not_read(None)
 
 
 class _DecisionOutline(Decision, extra="ignore"):
@@ -207,6 +205,10 @@ class RunDirectory:
         """The latest trace of every task of an arm, by task id, without holding them in memory."""
         return Lines(self.arm_path(arm) / "traces.jsonl", Trace)
 
+    def stored_outlines(self, arm: str) -> "Lines[Trace]":
+        """The same without any text, see `outlines`."""
+        return Lines(self.arm_path(arm) / "traces.jsonl", _Outline)
+
     def scores_path(self, arm: str, again: bool = False) -> Path:
         """Where the baseline's text under an arm is kept; `again` for the second pass of the baseline itself."""
         return self.arm_path(arm) / ("scores-again.jsonl" if again else "scores.jsonl")
@@ -232,7 +234,7 @@ class RunDirectory:
         return read_lines(self.arm_path(arm) / "traces.jsonl", Trace)
 
     def outlines(self, arm: str) -> Iterator[Trace]:
-        """The same without any text: values, scores, tokens counted and times, in about half the time."""
+        """The same without any text: values, scores, sampling, tokens counted and times, in about half the time."""
         return read_lines(self.arm_path(arm) / "traces.jsonl", _Outline)
 
     def identity(self, arm: str) -> ArmIdentity | None:

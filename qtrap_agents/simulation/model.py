@@ -41,7 +41,7 @@ def covariate(name: Covariate, value: float) -> float:
 
     Args:
         value: position from 1; number of parents; 1.0 where a parent is in error; number of earlier premises of the chain in
-            error; prompt tokens.
+            error; prompt tokens that the family's hops have at that position, see `HopCost`.
     """
     if name == "position":
         return math.log2(max(value, 1.0))
@@ -72,7 +72,7 @@ class Slips(Record):
     """A logit model of slips with normal posterior: `terms` name the coefficients.
 
     Terms are `mean`, `family:<family>`, `family:<family>@<temperature>` for hops that were drawn at a temperature,
-    `kind:<family>/<kind>`, and covariates by name. `family_sd` and `kind_sd` are the spreads of the pooled effects: what a
+    `kind:<family>/<kind>`, covariates by name, and `<covariate>:<family>` for what a slope is more in a family. `family_sd` and `kind_sd` are the spreads of the pooled effects: what a
     family or kind without a term of its own may have.
     """
 
@@ -96,7 +96,10 @@ class Repeats(Record):
 
 
 class HopCost(Record):
-    """Mean cost of one hop of a family on an arm; None where not measured. `prompt_growth`: prompt tokens for each position."""
+    """Mean cost of one hop of a family on an arm; None where not measured.
+
+    A hop at position n has `prompt_tokens + prompt_growth · (n − 1)` prompt tokens.
+    """
 
     hops: int
     prompt_tokens: float
@@ -237,9 +240,10 @@ class Rates:
         by_family = terms.get(drawn if temperature and drawn in terms else f"family:{family}", 0.0)
         return terms["mean"] + by_family + terms.get(f"kind:{family}/{kind}", 0.0)
 
-    def slope(self, arm: str, name: Covariate) -> float:
-        """Coefficient of a covariate; 0 where it is not in the model of the arm."""
-        return self._terms(arm).get(name, 0.0)
+    def slope(self, arm: str, name: Covariate, family: str = "") -> float:
+        """Coefficient of a covariate in a family; 0 where it is not in the model of the arm."""
+        terms = self._terms(arm)
+        return terms.get(name, 0.0) + terms.get(f"{name}:{family}", 0.0)
 
     def mask(self, family: str, kind: str, parents: int, wrong: int) -> float:
         """Probability that the right consequence of so many wrong parents among all of them equals gold."""
