@@ -41,7 +41,7 @@ def covariate(name: Covariate, value: float) -> float:
 
     Args:
         value: position from 1; number of parents; 1.0 where a parent is in error; number of earlier premises of the chain in
-            error; prompt tokens that the family's hops have at that position, see `HopCost`.
+            error, 0 where a parent is (that is `wrong_parents`, and how long it has been so is no cause); prompt tokens that the family's hops have at that position, see `HopCost`.
     """
     if name == "position":
         return math.log2(max(value, 1.0))
@@ -72,8 +72,8 @@ class Slips(Record):
     """A logit model of slips with normal posterior: `terms` name the coefficients.
 
     Terms are `mean`, `family:<family>`, `family:<family>@<temperature>` for hops that were drawn at a temperature,
-    `kind:<family>/<kind>`, covariates by name, and `<covariate>:<family>` for what a slope is more in a family. `family_sd` and `kind_sd` are the spreads of the pooled effects: what a
-    family or kind without a term of its own may have.
+    `kind:<family>/<kind>`, covariates by name, and `<covariate>:<family>` for what a slope is more in a family. `family_sd`
+    and `kind_sd` are the spreads of the pooled effects: what a family or kind without a term of its own may have.
     """
 
     terms: tuple[str, ...]
