@@ -39,9 +39,12 @@ Covariate = Literal["position", "parents", "wrong_parents", "errors_before", "pr
 def covariate(name: Covariate, value: float) -> float:
     """The scale on which a covariate enters the logit; 0 stands for the first hop, one parent, no error, 32 prompt tokens.
 
+    A hop with a parent in error has `wrong_parents` = 1 and 0 for all others: there a position or a number of errors only tells
+    for how long it has been so.
+
     Args:
         value: position from 1; number of parents; 1.0 where a parent is in error; number of earlier premises of the chain in
-            error, 0 where a parent is (that is `wrong_parents`, and how long it has been so is no cause); prompt tokens that the family's hops have at that position, see `HopCost`.
+            error; prompt tokens that the family's hops have at that position, see `HopCost`.
     """
     if name == "position":
         return math.log2(max(value, 1.0))
