@@ -2,17 +2,20 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from scipy.stats import chi2
 
 from qtrap_agents import __version__
 from qtrap_agents.analysis.statistics import horizon
 from qtrap_agents.errors import ConfigError, unknown
-from qtrap_agents.simulation.model import ArmModel, BetaRate, Checking, ErrorModel, Family, HopCost, TermTest
+from qtrap_agents.simulation.model import ArmModel, BetaRate, Checking, ErrorModel, Family, HopCost, Repeats, TermTest
 from qtrap_agents.simulation.observations import ArmCounts, Cell, CostSums, Count, FamilyCounts, Observations, Place
-from qtrap_agents.simulation.repeats import Repeats, design_effect, fit_repeats
+from qtrap_agents.simulation.repeats import design_effect, fit_repeats
 from qtrap_agents.simulation.slips import LEVEL, TERMS, Counts, drawn_family, fit_slips, select
+
+Key = TypeVar("Key", Place, str)
 
 FEW = 5
 """A family with fewer slips is said to have too few to tell a rate from."""
@@ -267,12 +270,7 @@ def _luck(seen: Observations) -> dict[str, BetaRate]:
     return {name: _rate(count, *_LUCK) for name, count in found.items()}
 
 
-def _add(total: dict[Place, Count] | dict[str, Count], part: Mapping[Place, Count] | Mapping[str, Count]) -> None:
+def _add(total: dict[Key, Count], part: Mapping[Key, Count]) -> None:
     for key, count in part.items():
-        before = total.get(key, Count())  # type: ignore[call-overload]
-        total[key] = Count(before.events + count.events, before.n + count.n)  # type: ignore[index]
-
-
-def all_tested(arms: Iterable[ArmModel]) -> bool:
-    """Whether any test could be made at all."""
-    return any(arm.tests for arm in arms)
+        before = total.get(key, Count())
+        total[key] = Count(before.events + count.events, before.n + count.n)

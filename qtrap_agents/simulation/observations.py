@@ -10,7 +10,6 @@ import random
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from sys import intern
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from qtrap_agents.errors import SimulationError, SuiteError, unknown
 from qtrap_agents.evidence import REPLAYS, Replay
 from qtrap_agents.semantics import consequence, is_right, same_value
 from qtrap_agents.store import LastSeen, Lines, RunDirectory
-from qtrap_agents.types import GoldPremise, Hop, Task, Trace, Value
+from qtrap_agents.types import Decision, GoldPremise, Hop, Task, Trace, Value
 
 _EXACT = 16
 """Up to this a position or a number of errors is kept as it is; above that in steps of an eighth of an octave."""
@@ -121,16 +120,17 @@ class RepeatCounts:
 class ArmCounts:
     """All observations of one arm.
 
-    `cells` and `fates` are of plain hops: `right` and `own` on right parents; `recovered`, `inherited`, `compounded` on wrong
-    ones; `unjudged` where the right consequence cannot be told: its rule has no value for what was stated, or there is none.
-    `masks` are hops on wrong parents whose right consequence equals gold; a rule without a value masks nothing, and without a
-    rule a right statement stands for a masked one. `luck` are slips on wrong parents that state gold. `chains` are judged
-    answers by family, temperature and depth. `together` counts premises that were not stated by one call of their own, `again`
-    greedy hops that were asked before in the same words, `injected` hops after injected faults, which are in all of this.
+    `cells` are of plain hops, and so are `fates`, by family and temperature: `right` and `own` on right parents; `recovered`,
+    `inherited`, `compounded` on wrong ones; `unjudged` where the right consequence cannot be told: its rule has no value for
+    what was stated, or there is none. `masks` are hops on wrong parents whose right consequence equals gold; a rule without a
+    value masks nothing, and without a rule a right statement stands for a masked one. `luck` are slips on wrong parents that
+    state gold. `chains` are judged answers by family, temperature and depth. `together` counts premises that were not stated by
+    one call of their own, `again` greedy hops that were asked before in the same words, `injected` hops after injected faults,
+    which are in all of this.
     """
 
     cells: dict[Cell, Count] = field(default_factory=dict)
-    fates: dict[str, Counter[str]] = field(default_factory=dict)
+    fates: dict[tuple[str, float], Counter[str]] = field(default_factory=dict)
     masks: dict[Place, Count] = field(default_factory=dict)
     luck: dict[str, Count] = field(default_factory=dict)
     chains: dict[tuple[str, float, int], Count] = field(default_factory=dict)
@@ -381,7 +381,7 @@ class _TaskReader:
     def _count(self, family: str, premise: _Seen, hop: Hop, temperature: float) -> None:
         counts, gold, value = self._counts, premise.verdict.gold, hop.premises[-1].value
         family, slip, right = intern(family), premise.slip(value), is_right(value, premise.verdict.gold)
-        fates = counts.fates.setdefault(family, Counter())
+        fates = counts.fates.setdefault((family, temperature), Counter())
         place = Place(family, intern(gold.kind), len(gold.depends_on), premise.wrong)
         if slip is None:
             fates["unjudged"] += 1
@@ -416,7 +416,8 @@ def rounded(number: int) -> int:
 
 def _plain(trace: Trace) -> dict[str, Hop]:
     """Premise id -> the hop that alone stated it, and nothing else."""
-    times = Counter(premise.id for said in (*trace.hops, *trace.decisions) for premise in said.premises)
+    said: tuple[Hop | Decision, ...] = (*trace.hops, *trace.decisions)
+    times = Counter(premise.id for one in said for premise in one.premises)
     return {hop.premises[0].id: hop for hop in trace.hops if len(hop.premises) == 1 and times[hop.premises[0].id] == 1}
 
 
@@ -508,8 +509,3 @@ def _energy(run: RunDirectory, arm: str, counts: ArmCounts) -> None:
         counts.costs.setdefault(family, CostSums()).joules += amount
     for family, number in calls.items() if joules is not None else ():
         counts.costs.setdefault(family, CostSums()).calls += number
-
-
-def fault_sets(run: Path) -> int:
-    """How many sets of injected faults a run has."""
-    return len(list((run / "faults").glob(f"*/{REPLAYS}")))

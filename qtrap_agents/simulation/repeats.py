@@ -8,7 +8,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from scipy.stats import betabinom
 
-from qtrap_agents.simulation.model import Repeats
+from qtrap_agents.simulation.model import Floats, Repeats
 from qtrap_agents.simulation.observations import Cluster, RepeatCounts
 
 FEW_HOPS = 10
@@ -45,19 +45,18 @@ def correlation_of(clusters: Mapping[Cluster, int]) -> float:
     mean = float(hops @ slips / (hops @ draws))
     start = np.array([np.log(mean / (1 - mean)) if 0 < mean < 1 else -5.0, 0.0])
 
-    def height(at: np.ndarray) -> float:
+    def height(at: Floats) -> float:
         return -float(hops @ _log_probability(draws, slips, float(expit(at[0])), float(expit(at[1]))))
 
     best = minimize(height, start, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-6})
     return float(np.clip(expit(best.x[1]), _SMALLEST, _LARGEST))
 
 
-def _log_probability(draws: np.ndarray, slips: np.ndarray, mean: float, correlation: float) -> np.ndarray:
+def _log_probability(draws: Floats, slips: Floats, mean: float, correlation: float) -> Floats:
     spread = np.clip(correlation, _SMALLEST, _LARGEST)
     size = (1 - spread) / spread
     centre = np.clip(mean, 1e-9, 1 - 1e-9)
-    found: np.ndarray = betabinom.logpmf(slips, draws, centre * size, (1 - centre) * size)
-    return found
+    return np.asarray(betabinom.logpmf(slips, draws, centre * size, (1 - centre) * size), dtype=float)
 
 
 def _slipped(clusters: Mapping[Cluster, int]) -> int:

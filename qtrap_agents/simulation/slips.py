@@ -105,9 +105,17 @@ def fit_slips(counts: Counts, chosen: Iterable[str]) -> Slips:
     )
 
 
+def terms_of(slips: Slips) -> frozenset[str]:
+    """The terms beside families that a fitted model has, `kind` and `temperature` among them."""
+    found: set[str] = {name for name in COVARIATES if name in slips.terms}
+    found |= {"kind"} if any(name.startswith("kind:") for name in slips.terms) else set()
+    found |= {"temperature"} if any("@" in name for name in slips.terms if name.startswith("family:")) else set()
+    return frozenset(found)
+
+
 def design_rows(groups: Iterable[Group], slips: Slips) -> Floats:
     """[group, term] what each coefficient is multiplied with, as `Rates.slip_logit` and `Rates.slope` do."""
-    return _design(groups, list(slips.terms), frozenset(name for name in COVARIATES if name in slips.terms))
+    return _design(groups, list(slips.terms), terms_of(slips))
 
 
 def _names(groups: Iterable[Group], terms: frozenset[str]) -> list[str]:
@@ -166,8 +174,12 @@ class _Problem:
         """Spread of families and of kinds that maximise the marginal likelihood, each with its prior."""
         low, high = map(math.log, _SD_BOUNDS)
         start = np.log([1.0, 0.5])
-        best = minimize(lambda x: -self._evidence(*np.exp(x)), start, method="L-BFGS-B", bounds=[(low, high)] * 2)
-        return float(np.exp(best.x[0])), float(np.exp(best.x[1]))
+
+        def loss(logs: Floats) -> float:
+            return -self._evidence(math.exp(logs[0]), math.exp(logs[1]))
+
+        best = minimize(loss, start, method="L-BFGS-B", bounds=[(low, high)] * 2)
+        return math.exp(best.x[0]), math.exp(best.x[1])
 
     def _evidence(self, family_sd: float, kind_sd: float) -> float:
         mean, hessian = self.peak(family_sd, kind_sd)
