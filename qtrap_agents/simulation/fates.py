@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from qtrap_agents.simulation.fit import mask_keys
+from qtrap_agents.simulation.masks import mask_keys
 from qtrap_agents.simulation.model import BetaRate, ErrorModel, Floats, Slips
 from qtrap_agents.simulation.observations import ArmCounts, Cell, Place
 from qtrap_agents.simulation.slips import Counts, Group, design_rows, group_of, terms_of
@@ -26,6 +26,12 @@ class Estimate(Record):
     value: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, draws: Floats) -> "Estimate":
+        """Median and quantiles of draws from a posterior."""
+        low, middle, high = np.quantile(draws, [0.025, 0.5, 0.975])
+        return cls(value=float(middle), low=float(low), high=float(high))
 
 
 class Fates(Record):
@@ -46,12 +52,28 @@ class _Weighted(NamedTuple):
     weights: Floats
 
 
+class Draws(NamedTuple):
+    """[draw] the rates of `Fates`, one for each draw of all parameters."""
+
+    own: Floats
+    slipped: Floats
+    recovered: Floats
+    inherited: Floats
+    compounded: Floats
+
+
 def fates(model: ErrorModel, arm: str, family: str, cells: Counts, counts: ArmCounts, seed: int = 0) -> Fates:
-    """The rates of one family, over the hops of `cells` and of `counts` (as they were fitted).
+    """The rates of one family with their intervals; arguments as of `draw_fates`."""
+    drawn = draw_fates(model, arm, family, cells, counts, seed)
+    return Fates(**{name: Estimate.of(draws) for name, draws in drawn._asdict().items()})
+
+
+def draw_fates(model: ErrorModel, arm: str, family: str, cells: Counts, counts: ArmCounts, seed: int = 0) -> Draws:
+    """The rates of one family: `own` over the hops of `cells`, the others over those on wrong parents of `counts`.
 
     Args:
         family: with its temperature where the model of the arm has a term for that.
-        counts: of the same arm; where it has no hop on wrong parents, those on right ones show what their kinds would be.
+        counts: where it has no hop on wrong parents, `cells` show what their kinds would be.
     """
     slips = model.arm(arm).slips
     terms = terms_of(slips)
@@ -65,12 +87,12 @@ def fates(model: ErrorModel, arm: str, family: str, cells: Counts, counts: ArmCo
     masks = np.array([_draws(_mask(model, place), rng) for place in places])
     luck = _draws(model.luck.get(_plain(family), BetaRate(a=0.04, b=1.96)), rng)
     means = wrong.weights / wrong.weights.sum()
-    return Fates(
-        own=_estimate(own.weights / own.weights.sum() @ _rates(own.groups, slips, coefficients)),
-        slipped=_estimate(means @ slip),
-        recovered=_estimate(means @ ((1 - slip) * masks + slip * luck)),
-        inherited=_estimate(means @ ((1 - slip) * (1 - masks))),
-        compounded=_estimate(means @ (slip * (1 - luck))),
+    return Draws(
+        own=own.weights / own.weights.sum() @ _rates(own.groups, slips, coefficients),
+        slipped=means @ slip,
+        recovered=means @ ((1 - slip) * masks + slip * luck),
+        inherited=means @ ((1 - slip) * (1 - masks)),
+        compounded=means @ (slip * (1 - luck)),
     )
 
 
@@ -99,16 +121,19 @@ def _of(all_groups: _Weighted, family: str) -> _Weighted:
 
 
 def _places(family: str, cells: Counts, counts: ArmCounts) -> dict[Place, int]:
-    """Where hops on wrong parents were; where there are none, where they would be."""
+    """Where hops on wrong parents were, those that can be judged if there are any; without one, where they would be."""
     plain = _plain(family)
-    found = {place: count.n for place, count in sorted(counts.masks.items()) if place.family == plain}
-    if found:
-        return found
-    shares = Counter[Place]()
-    for cell in cells:
+    found = Counter[Place]()
+    for cell, count in sorted(counts.cells.items()):
+        if cell.family == plain and cell.wrong:
+            found[Place(plain, cell.kind, cell.parents, cell.wrong)] += count.n
+    masks = [*sorted(counts.masks.items()), *sorted(counts.injected_masks.items())]
+    unjudged = {place: count.n for place, count in masks if place.family == plain}
+    would_be = Counter[Place]()
+    for cell, (_, hops) in cells.items():
         if cell.family == plain and cell.parents:
-            shares[Place(plain, cell.kind, cell.parents, 1)] += counts.cells[cell._replace(prompt_tokens=0.0)].n
-    return dict(shares) or {Place(plain, "", 1, 1): 1}
+            would_be[Place(plain, cell.kind, cell.parents, 1)] += round(hops)
+    return found or unjudged or would_be or {Place(plain, "", 1, 1): 1}
 
 
 def _cell(place: Place, family: str) -> Cell:
@@ -134,8 +159,3 @@ def _rates(groups: Iterable[Group], slips: Slips, coefficients: Floats) -> Float
 
 def _draws(rate: BetaRate, rng: np.random.Generator) -> Floats:
     return rng.beta(rate.a, rate.b, size=DRAWS)
-
-
-def _estimate(draws: Floats) -> Estimate:
-    low, middle, high = np.quantile(draws, [0.025, 0.5, 0.975])
-    return Estimate(value=float(middle), low=float(low), high=float(high))

@@ -3,25 +3,24 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from scipy.stats import chi2
 
 from qtrap_agents import __version__
 from qtrap_agents.analysis.statistics import horizon
 from qtrap_agents.errors import ConfigError, unknown
-from qtrap_agents.simulation.model import ArmModel, BetaRate, Checking, ErrorModel, Family, HopCost, Repeats, TermTest
-from qtrap_agents.simulation.observations import ArmCounts, Cell, CostSums, Count, FamilyCounts, Observations, Place
+from qtrap_agents.simulation.masks import beta_rate, fit_luck, fit_masks
+from qtrap_agents.simulation.model import ArmModel, Checking, ErrorModel, Family, HopCost, Repeats, TermTest
+from qtrap_agents.simulation.observations import ArmCounts, Cell, CostSums, Count, FamilyCounts, Observations
 from qtrap_agents.simulation.repeats import design_effect, fit_repeats
-from qtrap_agents.simulation.slips import LEVEL, TERMS, Counts, drawn_family, fit_slips, select
-
-Key = TypeVar("Key", Place, str)
+from qtrap_agents.simulation.slips import LEVEL, TERMS, Counts, drawn_family, fit_slips, select, terms_of, wrong_slopes
 
 FEW = 5
 """A family with fewer slips is said to have too few to tell a rate from."""
 
-_MASK_WEIGHT = 2.0
-_LUCK = (0.04, 1.96)
+_BETWEEN_ARMS = 1.0
+"""Variance between arms of the slope of `wrong_parents` in a family."""
+
 _CLEAR_GROWTH = 3.0
 
 CONSTANT = "constant hop success"
@@ -57,9 +56,9 @@ def fit(seen: Observations, covariates: Sequence[str] | None = None, command: st
         runs=seen.runs,
         baseline=seen.baseline if seen.baseline in seen.arms else next(iter(seen.arms)),
         families=families,
-        arms={arm: fit_arm(counts, repeats[arm], covariates) for arm, counts in seen.arms.items()},
+        arms=_pooled({arm: fit_arm(counts, repeats[arm], covariates) for arm, counts in seen.arms.items()}, seen.arms),
         masks=fit_masks(seen),
-        luck=_luck(seen),
+        luck=fit_luck(seen),
     )
 
 
@@ -79,7 +78,7 @@ def fit_arm(counts: ArmCounts, repeats: Mapping[str, Repeats], covariates: Seque
     costs = {name: _cost(sums) for name, sums in sorted(counts.costs.items()) if sums.hops}
     cells = effective(counts, repeats, costs)
     selection = select(cells, TERMS)
-    terms = selection.terms if covariates is None else tuple(covariates)
+    terms = {*selection.terms, "wrong_parents"} if covariates is None else set(covariates)
     tests = tuple(test.model_copy(update={"kept": test.term in terms}) for test in selection.tests)
     hops, slips = _by_family(counts.cells)
     chains = greedy_chains(counts)
@@ -91,19 +90,39 @@ def fit_arm(counts: ArmCounts, repeats: Mapping[str, Repeats], covariates: Seque
         repeats=dict(repeats),
         costs=costs,
         checking=_checking(counts),
-        failures=_rate(Count(counts.failures, counts.calls), 0.5, 0.5),
+        failures=beta_rate(Count(counts.failures, counts.calls), 0.5, 0.5),
         weight_bytes=counts.weight_bytes,
         null_success=_null_success(chains),
         tests=(*_constant_test(chains), *tests),
     )
 
 
+def _pooled(arms: dict[str, ArmModel], counts: Mapping[str, ArmCounts]) -> dict[str, ArmModel]:
+    """The same arms, each with what the others say of hops on wrong parents as its prior: an arm that hardly errs has none."""
+    slopes = {arm: wrong_slopes(fitted.slips) for arm, fitted in arms.items()}
+    found: dict[str, ArmModel] = {}
+    for arm, fitted in arms.items():
+        wrong = _wrong_centres([others for name, others in slopes.items() if name != arm])
+        cells = effective(counts[arm], fitted.repeats, fitted.costs)
+        slips = fit_slips(cells, terms_of(fitted.slips), wrong) if wrong else fitted.slips
+        found[arm] = fitted.model_copy(update={"slips": slips})
+    return found
+
+
+def _wrong_centres(others: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
+    """Family -> mean slope of `wrong_parents` over other arms, which differ by about 1, shrunk towards 0."""
+    found: dict[str, float] = {}
+    for name in sorted({family for slopes in others for family in slopes}):
+        known = [slopes[name] for slopes in others if name in slopes]
+        weights = [1 / (variance + _BETWEEN_ARMS) for _, variance in known]
+        found[name] = sum(weight * slope for weight, (slope, _) in zip(weights, known, strict=True)) / (sum(weights) + 1)
+    return found
+
+
 def effective(counts: ArmCounts, repeats: Mapping[str, Repeats], costs: Mapping[str, HopCost]) -> Counts:
     """Slips and hops of every cell, with its prompt tokens; hops that were drawn several times count for what they are worth."""
     effects = {
-        name: design_effect(counts.repeats[name], found.correlation)
-        for name, found in repeats.items()
-        if name in counts.repeats and found.hops
+        name: design_effect(counts.repeats[name], found.correlation) for name, found in repeats.items() if name in counts.repeats
     }
     found: dict[Cell, tuple[float, float]] = {}
     for cell, count in sorted(counts.cells.items()):
@@ -218,59 +237,6 @@ def _checking(counts: ArmCounts) -> Checking | None:
     if found is None or not found.checked:
         return None
     return Checking(
-        detection=_rate(Count(found.detected, found.faulty), 0.5, 0.5),
-        false_alarm=_rate(Count(found.false_alarms, found.checked - found.faulty), 0.5, 0.5),
+        detection=beta_rate(Count(found.detected, found.faulty), 0.5, 0.5),
+        false_alarm=beta_rate(Count(found.false_alarms, found.checked - found.faulty), 0.5, 0.5),
     )
-
-
-def _rate(count: Count, a: float, b: float) -> BetaRate:
-    return BetaRate(a=a + count.events, b=b + count.n - count.events, events=count.events, n=count.n)
-
-
-def fit_masks(seen: Observations) -> dict[str, BetaRate]:
-    """Mask rates of all arms together, by the keys of `ErrorModel.masks`.
-
-    The prior of a rate has the weight of two observations. Its mean is what the gold rules give on counterfactual wrong
-    parents; one half for want of rules.
-    """
-    observed: dict[Place, Count] = {}
-    tried: dict[Place, Count] = {}
-    for counts in seen.arms.values():
-        _add(observed, counts.masks)
-    for found in seen.families.values():
-        _add(tried, found.masks)
-    masks: dict[str, BetaRate] = {}
-    for place in sorted({*observed, *tried}):
-        for key in mask_keys(place):
-            if key not in masks:
-                masks[key] = _mask(_matching(observed, key), _matching(tried, key))
-    return dict(sorted(masks.items()))
-
-
-def mask_keys(place: Place) -> tuple[str, str, str]:
-    """From the most specific to the least."""
-    return f"{place.family}/{place.kind}/{place.parents}/{place.wrong}", f"{place.family}/{place.kind}", place.family
-
-
-def _matching(counts: Mapping[Place, Count], key: str) -> Count:
-    found = [count for place, count in counts.items() if key in mask_keys(place)]
-    return Count(sum(count.events for count in found), sum(count.n for count in found))
-
-
-def _mask(observed: Count, tried: Count) -> BetaRate:
-    mean = (tried.events + 0.5) / (tried.n + 1)
-    return _rate(observed, _MASK_WEIGHT * mean, _MASK_WEIGHT * (1 - mean))
-
-
-def _luck(seen: Observations) -> dict[str, BetaRate]:
-    """Rates of slips on wrong parents that state gold, all arms together; the prior has mean 2 % and the weight of two slips."""
-    found: dict[str, Count] = {name: Count() for name in sorted(seen.families)}
-    for counts in seen.arms.values():
-        _add(found, counts.luck)
-    return {name: _rate(count, *_LUCK) for name, count in found.items()}
-
-
-def _add(total: dict[Key, Count], part: Mapping[Key, Count]) -> None:
-    for key, count in part.items():
-        before = total.get(key, Count())
-        total[key] = Count(before.events + count.events, before.n + count.n)

@@ -8,7 +8,7 @@ asked in the same words is one observation. What stays in memory is the place of
 
 import random
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
 from typing import NamedTuple
@@ -110,9 +110,13 @@ class CostSums:
 
 @dataclass
 class RepeatCounts:
-    """Hops drawn several times, and pairs of slips of one hop, of which `events` state the same value."""
+    """Hops drawn several times, and pairs of slips of one hop, of which `events` state the same value.
+
+    `plain` has the number of draws of every hop that is in the cells, 1 included; the samples of a vote are in no cell.
+    """
 
     clusters: Counter[Cluster] = field(default_factory=Counter)
+    plain: Counter[int] = field(default_factory=Counter)
     pairs: Count = field(default_factory=Count)
 
 
@@ -126,12 +130,13 @@ class ArmCounts:
     value masks nothing, and without a rule a right statement stands for a masked one. `luck` are slips on wrong parents that
     state gold. `chains` are judged answers by family, temperature and depth. `together` counts premises that were not stated by
     one call of their own, `again` greedy hops that were asked before in the same words, `injected` hops after injected faults,
-    which are in all of this.
+    which are in all of this, but their masks by themselves in `injected_masks`.
     """
 
     cells: dict[Cell, Count] = field(default_factory=dict)
     fates: dict[tuple[str, float], Counter[str]] = field(default_factory=dict)
     masks: dict[Place, Count] = field(default_factory=dict)
+    injected_masks: dict[Place, Count] = field(default_factory=dict)
     luck: dict[str, Count] = field(default_factory=dict)
     chains: dict[tuple[str, float, int], Count] = field(default_factory=dict)
     costs: dict[str, CostSums] = field(default_factory=dict)
@@ -195,6 +200,21 @@ def observe(runs: Sequence[RunDirectory], arms: Sequence[str] | None = None, fau
             _energy(source.run, arm, counts[arm])
     _some(distinct, counts)
     return Observations(tuple(run.id for run in distinct), baseline, counts, families.counts)
+
+
+def observe_faults(run: RunDirectory, tasks: Container[str] | None = None) -> ArmCounts:
+    """The hops of the baseline after the injected faults of a run, or only of some of its tasks, and nothing else.
+
+    Raises:
+        StoreError, SuiteError: as `observe`.
+    """
+    counts, source = ArmCounts(), _Source(run, True)
+    for task_id in source.tasks if tasks is None else [name for name in source.tasks if name in tasks]:
+        reader = _TaskReader(counts)
+        for made in source.faults:
+            if task_id in made:
+                reader.note_fault(source.tasks[task_id], made[task_id])
+    return counts
 
 
 class _Source:
@@ -284,6 +304,7 @@ class _Draw(NamedTuple):
     family: str
     value: Value | None
     slip: bool
+    plain: bool
 
 
 class _Seen(NamedTuple):
@@ -340,13 +361,14 @@ class _TaskReader:
             if premise.wrong and hop is not None and premise.verdict.gold.id not in changed and not hop.replaced:
                 temperature = hop.sampling.temperature if hop.sampling is not None else 0.0
                 self._counts.injected += 1
-                self._count(task.suite, premise, hop, temperature)
+                self._count(task.suite, premise, hop, temperature, self._counts.injected_masks)
 
     def finish(self) -> None:
         """Count the hops that were drawn more than once."""
         for draws in self._draws.values():
+            found = self._counts.repeats.setdefault(draws[0].family, RepeatCounts())
+            found.plain[sum(draw.plain for draw in draws)] += 1
             if len(draws) > 1:
-                found = self._counts.repeats.setdefault(draws[0].family, RepeatCounts())
                 slips = [draw.value for draw in draws if draw.slip]
                 found.clusters[Cluster(len(draws), len(slips))] += 1
                 for index, value in enumerate(slips):
@@ -360,14 +382,14 @@ class _TaskReader:
                 return
             self._asked.add(premise.given)
         else:
-            self._draw(family, premise, hop.premises[-1].value)
+            self._draw(family, premise, hop.premises[-1].value, True)
         self._counts.costs.setdefault(intern(family), CostSums()).note(hop, premise.position)
-        self._count(family, premise, hop, temperature)
+        self._count(family, premise, hop, temperature, self._counts.masks)
 
-    def _draw(self, family: str, premise: _Seen, value: Value | None) -> None:
+    def _draw(self, family: str, premise: _Seen, value: Value | None, plain: bool) -> None:
         slip = premise.slip(value)
         if slip is not None:
-            self._draws.setdefault(premise.given, []).append(_Draw(intern(family), value, slip))
+            self._draws.setdefault(premise.given, []).append(_Draw(intern(family), value, slip, plain))
 
     def _samples(self, task: Task, trace: Trace, seen: Sequence[_Seen], source: _Source) -> None:
         """The samples of a vote: all were given what the votes before had handed on."""
@@ -376,16 +398,16 @@ class _TaskReader:
             if hop.role == "sample" and len(hop.premises) == 1 and source.drawn_at(hop):
                 premise = by_id.get(hop.premises[0].id)
                 if premise is not None:
-                    self._draw(task.suite, premise, hop.premises[0].value)
+                    self._draw(task.suite, premise, hop.premises[0].value, False)
 
-    def _count(self, family: str, premise: _Seen, hop: Hop, temperature: float) -> None:
+    def _count(self, family: str, premise: _Seen, hop: Hop, temperature: float, masks: dict[Place, Count]) -> None:
         counts, gold, value = self._counts, premise.verdict.gold, hop.premises[-1].value
         family, slip, right = intern(family), premise.slip(value), is_right(value, premise.verdict.gold)
         fates = counts.fates.setdefault((family, temperature), Counter())
         place = Place(family, intern(gold.kind), len(gold.depends_on), premise.wrong)
         if slip is None:
             fates["unjudged"] += 1
-            counts.masks.setdefault(place, Count()).note(right and gold.rule is None)
+            masks.setdefault(place, Count()).note(right and gold.rule is None)
             return
         cell = Cell(
             family,
@@ -401,7 +423,7 @@ class _TaskReader:
             fates["own" if slip else "right"] += 1
             return
         fates["recovered" if right else "compounded" if slip else "inherited"] += 1
-        counts.masks.setdefault(place, Count()).note(is_right(premise.expected, gold))
+        masks.setdefault(place, Count()).note(is_right(premise.expected, gold))
         if slip:
             counts.luck.setdefault(family, Count()).note(right)
 

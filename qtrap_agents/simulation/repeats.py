@@ -27,14 +27,14 @@ def fit_repeats(arms: Mapping[str, Mapping[str, RepeatCounts]]) -> dict[str, dic
     found: dict[str, dict[str, Repeats]] = {}
     for arm, families in arms.items():
         of_arm = _pooled(families.values(), everything)
-        found[arm] = {family: _fitted(counts, of_arm) for family, counts in families.items()}
+        found[arm] = {family: _fitted(counts, of_arm) for family, counts in families.items() if counts.clusters}
     return found
 
 
 def design_effect(counts: RepeatCounts, correlation: float) -> float:
-    """How many repeated draws tell as much as one of independent ones: 1 + (m − 1) × correlation, m the draws of a hop."""
-    draws = sum(cluster.draws * hops for cluster, hops in counts.clusters.items())
-    squared = sum(cluster.draws**2 * hops for cluster, hops in counts.clusters.items())
+    """How many repeated draws tell as much as one of independent ones: 1 + (m − 1) × correlation, m the draws of a draw's hop."""
+    draws = sum(number * hops for number, hops in counts.plain.items())
+    squared = sum(number**2 * hops for number, hops in counts.plain.items())
     return 1 + (squared / draws - 1) * correlation if draws else 1.0
 
 

@@ -29,11 +29,14 @@ TERMS: tuple[str, ...] = (*COVARIATES, "kind", "temperature")
 LEVEL = 0.01
 """A term enters where its likelihood ratio rejects a constant slip rate at this level."""
 
+_TOLD = 5.0
+"""Slips that are to be expected of a kind, or are there in a family, for its likelihood to follow a chi-square distribution."""
+
 _MEAN, _MEAN_SD = -4.0, 2.5
 _SLOPE_SD = 0.5
 _DRAWN_SD = _WRONG_SD = 1.0
 _SD_BOUNDS = (0.05, 6.0)
-_SD_RATES = (1.0, 2.0)
+_SD_RATES = (0.5, 2.0)
 
 Counts = Mapping[Cell, tuple[float, float]]
 """Cell -> slips and hops; not whole where repeated draws count for less."""
@@ -81,18 +84,22 @@ def _value(name: Covariate, cell: Cell) -> float:
     return covariate(name, raw[name])
 
 
-def fit_slips(counts: Counts, chosen: Iterable[str]) -> Slips:
+def fit_slips(counts: Counts, chosen: Iterable[str], wrong: Mapping[str, float] | None = None) -> Slips:
     """The model of one arm with the terms chosen; zero slips of any number of hops give a wide posterior, never an error.
 
     With a covariate of hops on right parents `wrong_parents` enters too.
+
+    Args:
+        wrong: what other arms say of the slope of `wrong_parents`, by family: the mean of its prior.
     """
     terms = frozenset(chosen)
     if terms & set(COVARIATES):
         terms |= {"wrong_parents"}
     groups = grouped(counts, terms)
-    names = _names(groups, terms)
+    centres = {f"wrong_parents:{family}": slope for family, slope in (wrong or {}).items() if "wrong_parents" in terms}
+    names = list(dict.fromkeys((*_names(groups, terms), *centres)))
     design, numbers = _design(groups, names, terms), np.array(list(groups.values()))
-    problem = _Problem(design, numbers[:, 0], numbers[:, 1], names)
+    problem = _Problem(design, numbers[:, 0], numbers[:, 1], names, centres)
     family_sd, kind_sd = problem.spreads()
     mean, hessian = problem.peak(family_sd, kind_sd)
     covariance = np.linalg.inv(hessian)
@@ -103,6 +110,18 @@ def fit_slips(counts: Counts, chosen: Iterable[str]) -> Slips:
         family_sd=family_sd,
         kind_sd=kind_sd,
     )
+
+
+def wrong_slopes(slips: Slips) -> dict[str, tuple[float, float]]:
+    """Family -> the slope of `wrong_parents` in it and its variance."""
+    place = {name: index for index, name in enumerate(slips.terms)}
+    found: dict[str, tuple[float, float]] = {}
+    for name, index in place.items():
+        if name.startswith("wrong_parents:"):
+            pair = np.array([place["wrong_parents"], index])
+            covariance = np.array(slips.covariance)[np.ix_(pair, pair)]
+            found[name.partition(":")[2]] = float(np.array(slips.mean)[pair].sum()), float(covariance.sum())
+    return found
 
 
 def terms_of(slips: Slips) -> frozenset[str]:
@@ -120,7 +139,7 @@ def design_rows(groups: Iterable[Group], slips: Slips) -> Floats:
 
 def _names(groups: Iterable[Group], terms: frozenset[str]) -> list[str]:
     families = sorted({group.family for group in groups})
-    kinds = sorted({(group.family.partition("@")[0], group.kind) for group in groups}) if "kind" in terms else []
+    kinds = sorted({(_plain(group), group.kind) for group in groups}) if "kind" in terms else []
     several = [(family, kind) for family, kind in kinds if sum(other == family for other, _ in kinds) > 1]
     return [
         "mean",
@@ -137,7 +156,7 @@ def _slopes(groups: Iterable[Group], terms: frozenset[str]) -> list[tuple[Covari
     seen: dict[tuple[Covariate, str], set[float]] = {}
     for group in groups:
         for name, value in zip(names, group.values, strict=True):
-            seen.setdefault((name, group.family.partition("@")[0]), set()).add(value)
+            seen.setdefault((name, _plain(group)), set()).add(value)
     return sorted(key for key, values in seen.items() if len(values) > 1)
 
 
@@ -148,7 +167,7 @@ def _design(groups: Iterable[Group], names: Sequence[str], terms: frozenset[str]
     design = np.zeros((len(rows), len(names)))
     design[:, 0] = 1.0
     for row, group in zip(design, rows, strict=True):
-        plain = group.family.partition("@")[0]
+        plain = _plain(group)
         for name in (f"family:{group.family}", f"kind:{plain}/{group.kind}"):
             if name in place:
                 row[place[name]] = 1.0
@@ -164,11 +183,11 @@ def _design(groups: Iterable[Group], names: Sequence[str], terms: frozenset[str]
 class _Problem:
     """The posterior of one arm: design, slips and hops of all groups, and the names of the coefficients."""
 
-    def __init__(self, design: Floats, slips: Floats, hops: Floats, names: Sequence[str]) -> None:
+    def __init__(self, design: Floats, slips: Floats, hops: Floats, names: Sequence[str], centres: Mapping[str, float]) -> None:
         self._design, self._slips, self._hops, self._names = design, slips, hops, names
-        self._start = np.zeros(len(names))
-        self._centre = np.zeros(len(names))
-        self._start[0] = self._centre[0] = _MEAN
+        self._centre = np.array([centres.get(name, 0.0) for name in names])
+        self._centre[0] = _MEAN
+        self._start = self._centre.copy()
 
     def spreads(self) -> tuple[float, float]:
         """Spread of families and of kinds that maximise the marginal likelihood, each with its prior."""
@@ -300,10 +319,10 @@ def beside(known: Sequence[str], name: str) -> tuple[str, ...]:
 
 
 def _with_rare_kinds_pooled(counts: Counts) -> Counts:
-    """Kinds with less than one slip to be expected under the family's rate are taken together: their likelihood says little."""
+    """Kinds with few slips to be expected under the family's rate are taken together: chi-square does not hold for them."""
     rates = {group.family: slips / hops for group, (slips, hops) in grouped(counts, ()).items()}
     by_kind = grouped(counts, ("kind",))
-    rare = {(group.family, group.kind) for group, (_, hops) in by_kind.items() if hops * rates[group.family] < 1}
+    rare = {(group.family, group.kind) for group, (_, hops) in by_kind.items() if hops * rates[group.family] < _TOLD}
     found: dict[Cell, tuple[float, float]] = {}
     for cell, (slips, hops) in counts.items():
         other = cell._replace(kind="\0rare") if (cell.family, cell.kind) in rare else cell
@@ -327,36 +346,44 @@ def _likelihood(counts: Counts, terms: Sequence[str]) -> tuple[float, int]:
         groups = {group: numbers for group, numbers in groups.items() if 0 < sums[part(group)][0] < sums[part(group)][1]}
     if not groups:
         return 0.0, 0
-    design = _free_design(list(groups), chosen)
     slips, hops = np.array(list(groups.values())).T
-    sums = {}
+    of_family = dict.fromkeys(map(_plain, groups), 0.0)
     for group, numbers in groups.items():
-        sums[group.family] = sums.get(group.family, np.zeros(2)) + numbers
-    start = np.array([math.log(sums[group.family][0] / (sums[group.family][1] - sums[group.family][0])) for group in groups])
-    return _highest(design, slips, hops - slips, design.T @ start), design.shape[1]
+        of_family[_plain(group)] += float(numbers[0])
+    design = _free_design(list(groups), chosen, of_family)
+    return _highest(design, slips, hops - slips), design.shape[1]
+
+
+def _plain(group: Group) -> str:
+    return group.family.partition("@")[0]
 
 
 def _parts(terms: frozenset[str]) -> list[Callable[[Group], object]]:
-    parts: list[Callable[[Group], object]] = [lambda group: group.family.partition("@")[0]]
+    parts: list[Callable[[Group], object]] = [lambda group: _plain(group)]
     if "temperature" in terms:
         parts.append(lambda group: group.family)
     if "kind" in terms:
-        parts.append(lambda group: (group.family.partition("@")[0], group.kind))
+        parts.append(lambda group: (_plain(group), group.kind))
     return parts
 
 
-def _free_design(groups: Sequence[Group], terms: frozenset[str]) -> Floats:
-    """Indicators of family, temperature and kind, and the covariates; columns may depend on each other."""
+def _free_design(groups: Sequence[Group], terms: frozenset[str], slips: Mapping[str, float]) -> Floats:
+    """Indicators of family, temperature and kind, and the slopes of covariates, family by family.
+
+    Families with few of the `slips` share a slope.
+    """
     columns: list[Floats] = []
     for part in _parts(terms):
         keys = [part(group) for group in groups]
         levels = list(dict.fromkeys(keys))
         columns += [np.array([key == level for key in keys], dtype=float) for level in levels]
-    families = np.array([group.family.partition("@")[0] for group in groups])
     values = dict(
         zip((name for name in COVARIATES if name in terms), np.array([group.values for group in groups]).T, strict=True)
     )
-    columns += [values[name] * (families == family) for name, family in _slopes(groups, terms)]
+    together = {family: family if number >= _TOLD else "" for family, number in slips.items()}
+    families = np.array([together[_plain(group)] for group in groups])
+    slopes = dict.fromkeys((name, together[family]) for name, family in _slopes(groups, terms))
+    columns += [values[name] * (families == family) for name, family in slopes]
     return _independent(np.array(columns).T)
 
 
@@ -367,7 +394,7 @@ def _independent(design: Floats) -> Floats:
     return basis
 
 
-def _highest(design: Floats, slips: Floats, others: Floats, start: Floats) -> float:
+def _highest(design: Floats, slips: Floats, others: Floats) -> float:
     """Maximum log-likelihood of a binomial logit model, without the binomial coefficients.
 
     It is concave, and has a supremum where a coefficient runs off to infinity: a trust region gets close to that, iteratively
@@ -386,6 +413,7 @@ def _highest(design: Floats, slips: Floats, others: Floats, start: Floats) -> fl
         rates = expit(design @ at)
         return (design.T * (hops * rates * (1 - rates))) @ design
 
+    start = design.T @ np.full(len(slips), math.log(slips.sum() / others.sum()))
     best = minimize(
         loss, start, jac=gradient, hess=curvature, method="trust-exact", options={"gtol": 1e-4, "max_trust_radius": 1e3}
     )
