@@ -16,7 +16,7 @@ RATES_NOTE = (
 RATE_COLUMNS = ("arm", "family", "hops", "slips", "own", "on wrong", "slipped", "recovered", "inherited", "compounded", "null")
 TESTS_NOTE = (
     "likelihood ratio of each term alone against a constant slip rate within the family; Holm over the terms of the arm; a term "
-    "enters while it is asked for at 1 % beside those already in"
+    "enters while it is asked for at 1 % beside those already in; wrong_parents always does, unless --covariates says otherwise"
 )
 
 

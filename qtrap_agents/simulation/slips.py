@@ -303,9 +303,10 @@ def _ratios(counts: Counts, known: Sequence[str], candidates: Iterable[str]) -> 
     """Candidates that the data can tell of -> how much better a model with it is than one with the known terms."""
     pooled = _with_rare_kinds_pooled(counts)
     found: dict[str, _Ratio] = {}
+    bases: dict[tuple[str, ...], tuple[float, int]] = {}
     for name in candidates:
         base = beside(known, name)
-        height, size = _likelihood(pooled, base)
+        height, size = bases[base] if base in bases else bases.setdefault(base, _likelihood(pooled, base))
         higher, larger = _likelihood(pooled, (*base, name))
         if larger > size:
             found[name] = _Ratio(max(0.0, 2 * (higher - height)), larger - size)

@@ -1,0 +1,1 @@
+"""Tests of the error model and what is made of it."""
