@@ -6,10 +6,14 @@ Seeds are fixed, so a failure is a change and never bad luck.
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import pytest
 from fit_check import SCENARIOS, check
 from scipy.stats import binom
+
+from qtrap_agents.simulation.model import Slips
+from qtrap_agents.simulation.slips import Counts, fit_slips
 
 EXPERIMENTS = 15
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
@@ -31,15 +35,12 @@ def test_no_slip_reaches_to_some_slips() -> None:
 
 
 def test_intervals_without_uncertain_parameters_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fit_check
-
-    def certain(*given: object) -> object:
-        fitted = fit(*given)
+    def certain(counts: Counts, terms: Iterable[str]) -> Slips:
+        fitted = fit_slips(counts, terms)
         size = len(fitted.terms)
         return fitted.model_copy(update={"covariance": tuple((1e-6,) * size for _ in range(size))})
 
-    fit = fit_check.fit_slips
-    monkeypatch.setattr(fit_check, "fit_slips", certain)
+    monkeypatch.setattr("fit_check.fit_slips", certain)
     assert check(BY_NAME["one family"], EXPERIMENTS).covered < 0.5
 
 
