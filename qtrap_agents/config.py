@@ -1,99 +1,28 @@
 """Configuration of a run: strict YAML in, frozen records out, every mistake named by file, line and field."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from collections.abc import Mapping
+from typing import Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationInfo, field_validator
 
-from qtrap_agents.errors import ConfigError, unknown
-from qtrap_agents.paths import shipped
+from qtrap_agents.arms import ARM_NAME as ARM_NAME
+from qtrap_agents.arms import ARMS as ARMS
+from qtrap_agents.arms import ArmConfig as ArmConfig
+from qtrap_agents.arms import arm_by_name as arm_by_name
+from qtrap_agents.arms import arm_files as arm_files
+from qtrap_agents.arms import different_names as different_names
+from qtrap_agents.arms import known_baseline as known_baseline
+from qtrap_agents.arms import named_arm as named_arm
+from qtrap_agents.arms import read_arm as read_arm
+from qtrap_agents.strict_yaml import Model as Model
+from qtrap_agents.strict_yaml import describe as describe
+from qtrap_agents.strict_yaml import describe_all as describe_all
+from qtrap_agents.strict_yaml import load_yaml as load_yaml
+from qtrap_agents.strict_yaml import yaml_problems as yaml_problems
 from qtrap_agents.types import Record, Sampling, Value
-
-Model = TypeVar("Model", bound=Record)
-
-BACKENDS = ("auto", "vllm", "transformers", "scripted")
-
-ARMS = Path("configs") / "arms"
-"""Where arms of one's own are kept by name, in the working directory; the shipped ones lie beside the shipped configurations."""
-
-ARM_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-
-_TYPES = ("int", "float", "str", "bool")
-"""What pydantic adds to the place of a value that fits none of its types."""
-
-_LONGEST_SHOWN = 200
-"""Characters of a wrong value that a message shows."""
 
 AGAIN = "+again"
 """What the name of the baseline gets where it is served a second time; no other arm can be called so."""
-
-
-class ArmConfig(Record):
-    """One way of serving the model. Precision is data: it follows from the checkpoint.
-
-    In the list of arms of a run, a name stands for the arm in `configs/arms/<name>.yaml` (see `named_arm`).
-
-    `checkpoint` is a directory, a hub id (of which `revision` is a branch, tag or commit), or `reference:<size>/<arm>` for a
-    shipped model. `backend: auto` takes vLLM where it can run and `transformers` otherwise. `transport: engine` drives vLLM
-    in a child process without HTTP, `server` starts its OpenAI-compatible server, and `base_url` uses a server that already
-    runs; several of them (a list there, or `base_urls`) are one arm, whose requests go to the least busy one. `api_key_env`
-    names the environment variable with the key of such a server; without it, `OPENAI_API_KEY` is sent where it is set.
-    `environment` is set for the process that serves the arm, such as `VLLM_DISABLED_KERNELS` to choose another kernel.
-    `script` is the `module:function` that answers for a `scripted` arm. `bitsandbytes` quantises 16-bit weights while a
-    `transformers` arm loads them (GPU only). `recipe` tells how `qtrap quantize` made the checkpoint; an arm whose weights
-    have another checksum than its recipe is refused.
-    """
-
-    name: str = Field(pattern=ARM_NAME)
-    checkpoint: str | None = None
-    revision: str | None = None
-    backend: Literal["auto", "vllm", "transformers", "scripted"] = "auto"
-    transport: Literal["engine", "server"] = "engine"
-    base_url: str | None = None
-    base_urls: tuple[str, ...] = ()
-    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    model: str | None = None
-    script: str | None = None
-    bitsandbytes: Literal["nf4", "int8"] | None = None
-    port: int | None = Field(default=None, ge=1, le=65535)
-    engine_args: dict[str, Value | bool] = Field(default_factory=dict)
-    environment: dict[str, str] = Field(default_factory=dict)
-    recipe: dict[str, Value] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return named_arm(value).model_dump()
-        if isinstance(value, Mapping) and isinstance(value.get("base_url"), (list, tuple)):
-            urls = value.get("base_urls") or ()
-            return {**value, "base_url": None, "base_urls": (*value["base_url"], *urls)}
-        return value
-
-    @model_validator(mode="after")
-    def _enough_to_serve(self) -> "ArmConfig":
-        if self.backend == "scripted":
-            if not self.script:
-                raise ValueError("a scripted arm needs 'script: module:function'")
-        elif not self.checkpoint and not self.urls:
-            raise ValueError("an arm needs 'checkpoint' (or 'base_url' of a running server)")
-        if len(set(self.urls)) < len(self.urls):
-            raise ValueError(f"'base_urls' names a server twice: {', '.join(self.urls)}")
-        if self.api_key_env and not self.urls:
-            raise ValueError("'api_key_env' is for a server that already runs: add 'base_url'")
-        if self.revision and (self.urls or not self.checkpoint):
-            raise ValueError("'revision' belongs to a hub id: name it as 'checkpoint', without a 'base_url'")
-        if self.bitsandbytes and self.backend != "transformers":
-            raise ValueError("'bitsandbytes' quantises at load in the transformers arm: add 'backend: transformers'")
-        return self
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """Addresses of the running servers that this arm uses; none where it is served by processes of its own."""
-        return (*((self.base_url,) if self.base_url else ()), *self.base_urls)
 
 
 class EngineConfig(Record):
@@ -290,179 +219,3 @@ class BenchConfig(Record):
     def baseline_arm(self) -> str:
         """The arm that the others are compared with: `baseline`, else the first one."""
         return self.baseline or self.arms[0].name
-
-
-def named_arm(name: str, folders: Sequence[Path] | None = None) -> ArmConfig:
-    """The arm in `<name>.yaml` of the first of the folders that has it: by default `./configs/arms` and the shipped ones.
-
-    Raises:
-        ValueError: there is no such file (with the nearest name).
-        ConfigError: the file is wrong: names it, the line and the field.
-    """
-    files = arm_files(folders)
-    if name not in files:
-        raise ValueError(f"{unknown('arm', name, files)} `qtrap list arms` shows the named ones")
-    return read_arm(files[name])
-
-
-def read_arm(path: Path) -> ArmConfig:
-    """The arm in a file, called like the file. Raises ConfigError."""
-    arm = load_yaml(path, ArmConfig)
-    if arm.name != path.stem:
-        raise ConfigError(f"{path}: field 'name' is '{arm.name}'; call it '{path.stem}' like its file")
-    return arm
-
-
-def arm_files(folders: Sequence[Path] | None = None) -> dict[str, Path]:
-    """Named arms and their files, one's own before shipped ones of the same name."""
-    found: dict[str, Path] = {}
-    for folder in (ARMS, shipped("configs") / "arms") if folders is None else folders:
-        for path in sorted(folder.glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return found
-
-
-def arm_by_name(name: str, arms: Sequence[ArmConfig]) -> ArmConfig:
-    """One of the arms, else the named one from `configs/arms`. Raises ConfigError where there is neither."""
-    found = next((arm for arm in arms if arm.name == name), None)
-    if found is None and name in (files := arm_files()):
-        return read_arm(files[name])
-    if found is None:
-        raise ConfigError(unknown("arm", name, [*(arm.name for arm in arms), *arm_files()]))
-    return found
-
-
-def different_names(arms: tuple[ArmConfig, ...]) -> tuple[ArmConfig, ...]:
-    """The arms. Raises ValueError where two have one name."""
-    names = [arm.name for arm in arms]
-    if len(set(names)) < len(names):
-        raise ValueError(f"arm names must differ: {', '.join(names)}")
-    return arms
-
-
-def known_baseline(name: str | None, arms: Sequence[ArmConfig]) -> str | None:
-    """The name. Raises ValueError where it is none of the arms."""
-    if name is not None and arms and name not in {arm.name for arm in arms}:
-        raise ValueError(unknown("arm", name, (arm.name for arm in arms)))
-    return name
-
-
-def load_yaml(path: Path, model: type[Model]) -> Model:
-    """Read a YAML file into a strict record.
-
-    Raises:
-        ConfigError: names the file, the line, the field and the remedy.
-    """
-    data, lines = _read_yaml(path)
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(describe(error, str(path), model, lines)) from error
-
-
-def yaml_problems(path: Path, model: type[Record]) -> list[str]:
-    """Everything that keeps `load_yaml` from reading a file, a sentence each; empty where nothing does."""
-    try:
-        data, lines = _read_yaml(path)
-        model.model_validate(data)
-    except ConfigError as error:
-        return [str(error)]
-    except ValidationError as error:
-        return describe_all(error, str(path), model, lines)
-    return []
-
-
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Hashable, ...], int]]:
-    """The fields of a file, and the line of every one. Raises ConfigError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; `qtrap list` shows what is there") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-        lines = _lines(node) if node is not None else {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}{_yaml_line(error)}: not valid YAML: {_first_line(error)}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}:1: expected fields such as 'name: …', found {type(data).__name__}")
-    return data, lines
-
-
-def describe(error: ValidationError, source: str, model: type[Record], lines: Mapping[tuple[Hashable, ...], int]) -> str:
-    """One sentence for the first validation error, with its line where it is known."""
-    return _described(error.errors()[0], source, model, lines)
-
-
-def describe_all(
-    error: ValidationError, source: str, model: type[Record], lines: Mapping[tuple[Hashable, ...], int]
-) -> list[str]:
-    """The same for every validation error; of a value that may be of several types, one sentence."""
-    found: dict[tuple[int | str, ...], str] = {}
-    for one in error.errors():
-        place = one["loc"][:-1] if one["loc"] and one["loc"][-1] in _TYPES else one["loc"]
-        found.setdefault(place, _described(one, source, model, lines))
-    return list(found.values())
-
-
-def _described(first: ErrorDetails, source: str, model: type[Record], lines: Mapping[tuple[Hashable, ...], int]) -> str:
-    union = bool(first["loc"]) and first["loc"][-1] in _TYPES
-    place = tuple(first["loc"][:-1] if union else first["loc"])
-    line = next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), None)
-    where = f"{source}:{line}" if line else source
-    field = ".".join(str(part) for part in place) or "file"
-    if first["type"] == "extra_forbidden":
-        siblings = _fields_at(model, place[:-1])
-        return f"{where}: {unknown('field', str(place[-1]), siblings) if siblings else f'unknown field {field!r}; remove it'}"
-    message = "must be a number or text" if union else first["msg"].removeprefix("Value error, ")
-    given = first.get("input")
-    shown = "" if isinstance(given, (dict, list)) else f", not {_short(given)}"
-    return f"{where}: field '{field}': {message[0].lower()}{message[1:]}{shown if first['type'] != 'value_error' else ''}"
-
-
-def _short(value: object) -> str:
-    text = repr(value[:_LONGEST_SHOWN] if isinstance(value, str) else value)
-    return f"{text[:_LONGEST_SHOWN]} …" if len(text) > _LONGEST_SHOWN else text
-
-
-def _fields_at(model: type[Record], place: Sequence[int | str]) -> Sequence[str]:
-    """Names of the fields that belong at a place; none where anything may stand."""
-    for part in place:
-        if isinstance(part, int):
-            continue
-        field = model.model_fields[part].annotation
-        kinds = [kind for kind in (field, *get_args(field)) if isinstance(kind, type) and issubclass(kind, Record)]
-        if not kinds:
-            return ()
-        model = kinds[0]
-    return tuple(model.model_fields)
-
-
-def _lines(node: yaml.Node, place: tuple[Hashable, ...] = ()) -> dict[tuple[Hashable, ...], int]:
-    """Line number (from 1) of every field, by its path."""
-    found: dict[tuple[Hashable, ...], int] = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*place, key.value)
-            if inner in found:
-                problem = f"field '{key.value}' stands twice; keep one"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            found[inner] = key.start_mark.line + 1
-            found |= _lines(value, inner)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            inner = (*place, index)
-            found[inner] = value.start_mark.line + 1
-            found |= _lines(value, inner)
-    return found
-
-
-def _yaml_line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f":{mark.line + 1}" if mark else ""
-
-
-def _first_line(error: yaml.YAMLError) -> str:
-    return str(getattr(error, "problem", None) or str(error).splitlines()[0])

@@ -16,7 +16,7 @@ PACKAGE = Path(qtrap_agents.__file__).parent
 
 LAYERS = (
     {"paths", "plugins", "errors", "types", "evidence", "kernels", "measures", "shapes", "world", "concurrency"},
-    {"config", "premises", "semantics", "tools", "scoring", "energy", "recorder", "environment"},
+    {"strict_yaml", "arms", "plans", "config", "premises", "semantics", "tools", "scoring", "energy", "recorder", "environment"},
     {"backends", "store", "bench_store", "suites"},
     {"extraction"},
     {"workflows"},
@@ -46,7 +46,7 @@ OWNERS = {
     "simpleeval": {"semantics"},
     "datasets": {"suites", "quantise"},
     "pyarrow": {"suites"},
-    "yaml": {"config", "store", "reference", "quantise", "simulation"},
+    "yaml": {"strict_yaml", "store", "reference", "quantise", "simulation"},
     "torch": {"backends", "reference", "doctor", "quantise"},
     "transformers": {"backends", "reference", "doctor", "quantise"},
     "tokenizers": {"reference", "backends"},
