@@ -4,13 +4,13 @@ Intervals are of the parameters: quantiles over draws from their posterior, alwa
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
 
-from qtrap_agents.simulation.masks import mask_keys
+from qtrap_agents.simulation.masks import luck_keys, mask_keys
 from qtrap_agents.simulation.model import BetaRate, ErrorModel, Floats, Slips
 from qtrap_agents.simulation.observations import ArmCounts, Cell, Place
 from qtrap_agents.simulation.slips import Counts, Group, design_rows, group_of, terms_of
@@ -84,8 +84,8 @@ def draw_fates(model: ErrorModel, arm: str, family: str, cells: Counts, counts: 
     rng = np.random.default_rng(seed)
     coefficients = _coefficients(slips, rng)
     slip = _rates(wrong.groups, slips, coefficients)
-    masks = np.array([_draws(_mask(model, place), rng) for place in places])
-    luck = _draws(model.luck.get(_plain(family), BetaRate(a=0.04, b=1.96)), rng)
+    masks = np.array([_draws(_known(model.masks, mask_keys(place)), rng) for place in places])
+    luck = np.array([_draws(_known(model.luck, luck_keys(place)), rng) for place in places])
     means = wrong.weights / wrong.weights.sum()
     return Draws(
         own=own.weights / own.weights.sum() @ _rates(own.groups, slips, coefficients),
@@ -141,9 +141,8 @@ def _cell(place: Place, family: str) -> Cell:
     return Cell(place.family, place.kind, temperature, 1, place.parents, place.wrong, 0)
 
 
-def _mask(model: ErrorModel, place: Place) -> BetaRate:
-    known = (model.masks[key] for key in mask_keys(place) if key in model.masks)
-    return next(known, BetaRate(a=1.0, b=1.0))
+def _known(rates: Mapping[str, BetaRate], keys: Iterable[str]) -> BetaRate:
+    return next((rates[key] for key in keys if key in rates), BetaRate(a=1.0, b=1.0))
 
 
 def _coefficients(slips: Slips, rng: np.random.Generator) -> Floats:

@@ -5,16 +5,13 @@ faults, disagree by more than chance, their counts weigh less: divided by Pearso
 quasi-likelihood (McCullagh and Nelder 1989, section 4.5).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
 
 from qtrap_agents.simulation.model import BetaRate
 from qtrap_agents.simulation.observations import Count, Observations, Place
 
 _WEIGHT = 2.0
 _LUCK = 0.02
-
-Key = TypeVar("Key", Place, str)
 
 
 def fit_masks(seen: Observations) -> dict[str, BetaRate]:
@@ -30,21 +27,35 @@ def fit_masks(seen: Observations) -> dict[str, BetaRate]:
     for place in sorted({*tried, *(place for source in sources for place in source)}):
         for key in mask_keys(place):
             if key not in masks:
-                counterfactual = _matching(tried, key)
+                counterfactual = _sum_where(tried, mask_keys, key)
                 mean = (counterfactual.events + 0.5) / (counterfactual.n + 1)
-                masks[key] = _pooled([_matching(source, key) for source in sources], mean)
+                masks[key] = _pooled([_sum_where(source, mask_keys, key) for source in sources], mean)
     return dict(sorted(masks.items()))
 
 
-def mask_keys(place: Place) -> tuple[str, str, str]:
+def mask_keys(place: Place) -> tuple[str, ...]:
     """From the most specific to the least."""
     return f"{place.family}/{place.kind}/{place.parents}/{place.wrong}", f"{place.family}/{place.kind}", place.family
 
 
 def fit_luck(seen: Observations) -> dict[str, BetaRate]:
-    """By family, the rate of slips on wrong parents that state gold; the prior has mean 2 % and the weight of two slips."""
+    """Rates of slips on wrong parents that state gold, by the keys of `ErrorModel.luck`.
+
+    The prior of a family has mean 2 % and the weight of two slips; that of a number of parents has the mean of its family.
+    """
     sources = [counts.luck for counts in seen.arms.values()]
-    return {name: _pooled([source.get(name, Count()) for source in sources], _LUCK) for name in sorted(seen.families)}
+    luck: dict[str, BetaRate] = {}
+    for name in sorted(seen.families):
+        luck[name] = _pooled([_sum_where(source, luck_keys, name) for source in sources], _LUCK)
+    for place in sorted({place for source in sources for place in source}):
+        key, name = luck_keys(place)
+        luck[key] = _pooled([_sum_where(source, luck_keys, key) for source in sources], luck[name].mean)
+    return luck
+
+
+def luck_keys(place: Place) -> tuple[str, ...]:
+    """From the most specific to the least."""
+    return f"{place.family}/{place.parents}/{place.wrong}", place.family
 
 
 def beta_rate(count: Count, a: float, b: float, weight: float = 1.0) -> BetaRate:
@@ -72,10 +83,10 @@ def _sum(counts: Sequence[Count]) -> Count:
     return Count(sum(count.events for count in counts), sum(count.n for count in counts))
 
 
-def _matching(counts: Mapping[Place, Count], key: str) -> Count:
-    return _sum([count for place, count in counts.items() if key in mask_keys(place)])
+def _sum_where(counts: Mapping[Place, Count], keys: Callable[[Place], tuple[str, ...]], key: str) -> Count:
+    return _sum([count for place, count in counts.items() if key in keys(place)])
 
 
-def _added(parts: Sequence[Mapping[Key, Count]]) -> dict[Key, Count]:
+def _added(parts: Sequence[Mapping[Place, Count]]) -> dict[Place, Count]:
     keys = dict.fromkeys(key for part in parts for key in part)
     return {key: _sum([part[key] for part in parts if key in part]) for key in keys}

@@ -164,7 +164,7 @@ class ErrorModel(Record):
     """A fitted model of several arms.
 
     `masks` are by `<family>/<kind>/<parents>/<wrong parents>`, by `<family>/<kind>` and by `<family>`: the most specific one
-    that is there counts. `luck` is by family.
+    that is there counts. `luck` is by `<family>/<parents>/<wrong parents>` and by `<family>`.
     """
 
     version: int = MODEL_VERSION
@@ -255,9 +255,9 @@ class Rates:
                 return self.masks[key]
         return 0.0
 
-    def luck(self, family: str) -> float:
-        """Probability that a slip on wrong parents states gold."""
-        return self.lucks.get(family, 0.0)
+    def luck(self, family: str, parents: int = 0, wrong: int = 0) -> float:
+        """Probability that a slip states gold where so many of all parents are wrong; by default the family's own."""
+        return self.lucks.get(f"{family}/{parents}/{wrong}", self.lucks.get(family, 0.0))
 
     def repeats(self, arm: str, family: str) -> Repeats:
         """How repeated draws hang together; taken as equal where nothing was observed."""

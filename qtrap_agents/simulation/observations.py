@@ -137,7 +137,7 @@ class ArmCounts:
     fates: dict[tuple[str, float], Counter[str]] = field(default_factory=dict)
     masks: dict[Place, Count] = field(default_factory=dict)
     injected_masks: dict[Place, Count] = field(default_factory=dict)
-    luck: dict[str, Count] = field(default_factory=dict)
+    luck: dict[Place, Count] = field(default_factory=dict)
     chains: dict[tuple[str, float, int], Count] = field(default_factory=dict)
     costs: dict[str, CostSums] = field(default_factory=dict)
     repeats: dict[str, RepeatCounts] = field(default_factory=dict)
@@ -425,7 +425,7 @@ class _TaskReader:
         fates["recovered" if right else "compounded" if slip else "inherited"] += 1
         masks.setdefault(place, Count()).note(is_right(premise.expected, gold))
         if slip:
-            counts.luck.setdefault(family, Count()).note(right)
+            counts.luck.setdefault(place, Count()).note(right)
 
 
 def rounded(number: int) -> int:

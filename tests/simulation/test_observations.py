@@ -85,7 +85,8 @@ def test_a_mask_is_a_right_consequence_of_wrong_parents_that_equals_gold(tmp_pat
 
 def test_luck_is_a_slip_that_states_gold(tmp_path: Path) -> None:
     counts = seen(tmp_path, {**RIGHT, "s1": 2, "s3": 2, "s4": 10})
-    assert (counts.luck["toy"].events, counts.luck["toy"].n) == (1, 1)
+    found = counts.luck[Place("toy", "plus", 1, 1)]
+    assert (found.events, found.n) == (1, 1)
 
 
 def test_without_rules_only_hops_on_right_parents_can_slip(tmp_path: Path) -> None:
