@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from qtrap_agents.analysis.statistics import Interval, wilson
+from qtrap_agents.simulation.counts import ArmCounts, Observations
 from qtrap_agents.simulation.fates import Fates, families_of, fates
 from qtrap_agents.simulation.fit import CONSTANT, FEW, effective, fit
 from qtrap_agents.simulation.model import ArmModel, ErrorModel, Repeats, TermTest
-from qtrap_agents.simulation.observations import ArmCounts, Observations, observe
+from qtrap_agents.simulation.observations import observe
 from qtrap_agents.store import RunDirectory
 from qtrap_agents.types import Record
 

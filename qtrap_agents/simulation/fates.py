@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
+from qtrap_agents.simulation.counts import ArmCounts, Cell, Place
 from qtrap_agents.simulation.masks import luck_keys, mask_keys
 from qtrap_agents.simulation.model import BetaRate, ErrorModel, Floats, Slips
-from qtrap_agents.simulation.observations import ArmCounts, Cell, Place
 from qtrap_agents.simulation.slips import Counts, Group, design_rows, group_of, terms_of
 from qtrap_agents.types import Record
 

@@ -9,11 +9,12 @@ from scipy.stats import chi2
 from qtrap_agents import __version__
 from qtrap_agents.analysis.statistics import horizon
 from qtrap_agents.errors import ConfigError, unknown
+from qtrap_agents.simulation.counts import ArmCounts, Cell, CostSums, Count, FamilyCounts, Observations
 from qtrap_agents.simulation.masks import beta_rate, fit_luck, fit_masks
 from qtrap_agents.simulation.model import ArmModel, Checking, ErrorModel, Family, HopCost, Repeats, TermTest
-from qtrap_agents.simulation.observations import ArmCounts, Cell, CostSums, Count, FamilyCounts, Observations
 from qtrap_agents.simulation.repeats import design_effect, fit_repeats
-from qtrap_agents.simulation.slips import LEVEL, TERMS, Counts, drawn_family, fit_slips, select, terms_of, wrong_slopes
+from qtrap_agents.simulation.selection import LEVEL, select
+from qtrap_agents.simulation.slips import TERMS, Counts, drawn_family, fit_slips, terms_of, wrong_slopes
 
 FEW = 5
 """A family with fewer slips is said to have too few to tell a rate from."""

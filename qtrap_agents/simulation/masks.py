@@ -7,8 +7,8 @@ quasi-likelihood (McCullagh and Nelder 1989, section 4.5).
 
 from collections.abc import Callable, Mapping, Sequence
 
+from qtrap_agents.simulation.counts import Count, Observations, Place
 from qtrap_agents.simulation.model import BetaRate
-from qtrap_agents.simulation.observations import Count, Observations, Place
 
 _WEIGHT = 2.0
 _LUCK = 0.02

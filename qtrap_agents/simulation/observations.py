@@ -6,10 +6,8 @@ A premise enters where one model call stated it and nothing else (**plain** hops
 asked in the same words is one observation. What stays in memory is the place of every line and the counts.
 """
 
-import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from sys import intern
 from typing import NamedTuple
 
@@ -20,159 +18,20 @@ from qtrap_agents.analysis.roles import Checks, checks
 from qtrap_agents.errors import SimulationError, SuiteError, unknown
 from qtrap_agents.evidence import REPLAYS, Replay
 from qtrap_agents.semantics import consequence, is_right, same_value
+from qtrap_agents.simulation.counts import (
+    ArmCounts,
+    Cell,
+    Cluster,
+    CostSums,
+    Count,
+    Observations,
+    Place,
+    RepeatCounts,
+    rounded,
+)
+from qtrap_agents.simulation.families import Families
 from qtrap_agents.store import LastSeen, Lines, RunDirectory
 from qtrap_agents.types import Decision, GoldPremise, Hop, Task, Trace, Value
-
-_EXACT = 16
-"""Up to this a position or a number of errors is kept as it is; above that in steps of an eighth of an octave."""
-
-_REMEMBERED = 200
-"""Values of a family that counterfactual wrong parents are drawn from."""
-
-_TRIED = 60
-_DRAWN = 4
-"""So many premises of one kind and number of parents are executed on wrong parents, so often each."""
-
-
-class Cell(NamedTuple):
-    """Hops that are alike in all that a slip may depend on. `temperature` 0 is greedy, `position` counts from 1.
-
-    `prompt_tokens` are those that the family's hops have at this position, filled in by the fit: a hop's own number is a matter
-    of its values, which nobody knows of a chain that was not run.
-    """
-
-    family: str
-    kind: str
-    temperature: float
-    position: int
-    parents: int
-    wrong: int
-    errors_before: int
-    prompt_tokens: float = 0.0
-
-
-class Place(NamedTuple):
-    """What a mask depends on: family, kind, number of parents, how many of them are wrong."""
-
-    family: str
-    kind: str
-    parents: int
-    wrong: int
-
-
-class Cluster(NamedTuple):
-    """Draws of one hop and how many of them slipped."""
-
-    draws: int
-    slips: int
-
-
-@dataclass
-class Count:
-    """Events of `n` observations."""
-
-    events: int = 0
-    n: int = 0
-
-    def note(self, event: bool) -> None:
-        """One more observation."""
-        self.events += event
-        self.n += 1
-
-
-@dataclass
-class CostSums:
-    """Sums over the plain hops of a family; `joules` are of `calls` model calls of any kind, in runs that measured them."""
-
-    hops: int = 0
-    prompt: int = 0
-    completion: int = 0
-    latency_s: float = 0.0
-    position: int = 0
-    position_squared: int = 0
-    position_prompt: int = 0
-    prompt_squared: int = 0
-    joules: float = 0.0
-    calls: int = 0
-
-    def note(self, hop: Hop, position: int) -> None:
-        """One more hop."""
-        spent_on = hop.completion
-        self.hops += 1
-        self.prompt += spent_on.prompt_tokens
-        self.completion += spent_on.completion_tokens
-        self.latency_s += spent_on.latency_s
-        self.position += position
-        self.position_squared += position * position
-        self.position_prompt += position * spent_on.prompt_tokens
-        self.prompt_squared += spent_on.prompt_tokens * spent_on.prompt_tokens
-
-
-@dataclass
-class RepeatCounts:
-    """Hops drawn several times, and pairs of slips of one hop, of which `events` state the same value.
-
-    `plain` has the number of draws of every hop that is in the cells, 1 included; the samples of a vote are in no cell.
-    """
-
-    clusters: Counter[Cluster] = field(default_factory=Counter)
-    plain: Counter[int] = field(default_factory=Counter)
-    pairs: Count = field(default_factory=Count)
-
-
-@dataclass
-class ArmCounts:
-    """All observations of one arm.
-
-    `cells` are of plain hops, and so are `fates`, by family and temperature: `right` and `own` on right parents; `recovered`,
-    `inherited`, `compounded` on wrong ones; `unjudged` where the right consequence cannot be told: its rule has no value for
-    what was stated, or there is none. `masks` are hops on wrong parents whose right consequence equals gold; a rule without a
-    value masks nothing, and without a rule a right statement stands for a masked one. `luck` are slips on wrong parents that
-    state gold. `chains` are judged answers by family, temperature and depth. `together` counts premises that were not stated by
-    one call of their own, `again` greedy hops that were asked before in the same words, `injected` hops after injected faults,
-    which are in all of this, but their masks by themselves in `injected_masks`.
-    """
-
-    cells: dict[Cell, Count] = field(default_factory=dict)
-    fates: dict[tuple[str, float], Counter[str]] = field(default_factory=dict)
-    masks: dict[Place, Count] = field(default_factory=dict)
-    injected_masks: dict[Place, Count] = field(default_factory=dict)
-    luck: dict[Place, Count] = field(default_factory=dict)
-    chains: dict[tuple[str, float, int], Count] = field(default_factory=dict)
-    costs: dict[str, CostSums] = field(default_factory=dict)
-    repeats: dict[str, RepeatCounts] = field(default_factory=dict)
-    checks: Checks | None = None
-    calls: int = 0
-    failures: int = 0
-    together: int = 0
-    again: int = 0
-    injected: int = 0
-    weight_bytes: int | None = None
-
-
-@dataclass
-class FamilyCounts:
-    """Gold premises of the tasks of a family; `masks` are rules executed on counterfactual wrong parents."""
-
-    kinds: Counter[str] = field(default_factory=Counter)
-    parents: int = 0
-    without_rule: int = 0
-    depths: set[int] = field(default_factory=set)
-    masks: dict[Place, Count] = field(default_factory=dict)
-
-    @property
-    def premises(self) -> int:
-        """Number of gold premises."""
-        return sum(self.kinds.values())
-
-
-class Observations(NamedTuple):
-    """All that a model is fitted to. `runs` are run ids."""
-
-    runs: tuple[str, ...]
-    baseline: str
-    arms: dict[str, ArmCounts]
-    families: dict[str, FamilyCounts]
 
 
 def observe(runs: Sequence[RunDirectory], arms: Sequence[str] | None = None, faults: bool = True) -> Observations:
@@ -192,7 +51,7 @@ def observe(runs: Sequence[RunDirectory], arms: Sequence[str] | None = None, fau
     sources = [_Source(run, faults) for run in distinct]
     baseline, chosen = _baseline(distinct), _chosen(distinct, arms)
     counts = {arm: ArmCounts(weight_bytes=_weights(distinct, arm)) for arm in chosen}
-    families = _Families()
+    families = Families()
     for task_id in dict.fromkeys(name for source in sources for name in source.tasks):
         _one_task(task_id, sources, counts, families)
     for source in sources:
@@ -279,7 +138,7 @@ def _some(runs: Sequence[RunDirectory], counts: Mapping[str, ArmCounts]) -> None
             )
 
 
-def _one_task(task_id: str, sources: Sequence[_Source], counts: Mapping[str, ArmCounts], families: "_Families") -> None:
+def _one_task(task_id: str, sources: Sequence[_Source], counts: Mapping[str, ArmCounts], families: Families) -> None:
     readers = {arm: _TaskReader(seen) for arm, seen in counts.items()}
     known: list[Task] = []
     for source in sources:
@@ -428,14 +287,6 @@ class _TaskReader:
             counts.luck.setdefault(place, Count()).note(right)
 
 
-def rounded(number: int) -> int:
-    """The number itself up to 16, above that in steps of an eighth of an octave, so that there are few different ones."""
-    if number <= _EXACT:
-        return number
-    step = 1 << (number.bit_length() - 4)
-    return (number + step // 2) // step * step
-
-
 def _plain(trace: Trace) -> dict[str, Hop]:
     """Premise id -> the hop that alone stated it, and nothing else."""
     said: tuple[Hop | Decision, ...] = (*trace.hops, *trace.decisions)
@@ -460,60 +311,6 @@ def _premises(task: Task, trace: Trace) -> Iterator[_Seen]:
 def _expected(gold: GoldPremise, parents: Sequence[Verdict]) -> Value | None:
     known = {parent.gold.id: parent.stated for parent in parents if parent.stated is not None}
     return consequence(gold, known) if len(known) == len(parents) else None
-
-
-class _Families:
-    """What tasks look like, and what their rules make of wrong parents, which are values of the same family."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, FamilyCounts] = {}
-        self._values: dict[str, deque[Value]] = {}
-        self._tried: Counter[tuple[str, str, int]] = Counter()
-        self._rng = random.Random(0)
-
-    def note(self, task: Task) -> None:
-        """One more task."""
-        if not task.premises:
-            return
-        family = intern(task.suite)
-        counts = self.counts.setdefault(family, FamilyCounts())
-        counts.depths.add(task.depth)
-        for gold in task.premises:
-            counts.kinds[intern(gold.kind)] += 1
-            counts.parents += len(gold.depends_on)
-            counts.without_rule += bool(gold.depends_on) and gold.rule is None
-        values = self._values.setdefault(family, deque(maxlen=_REMEMBERED))
-        values.extend(gold.value for gold in task.premises)
-        for gold in task.premises:
-            tried = (family, gold.kind, len(gold.depends_on))
-            if gold.rule is not None and gold.depends_on and self._tried[tried] < _TRIED:
-                self._tried[tried] += 1
-                self._try(counts, family, gold, task)
-
-    def _try(self, counts: FamilyCounts, family: str, gold: GoldPremise, task: Task) -> None:
-        right = {premise.id: premise for premise in task.premises}
-        for wrong in range(1, len(gold.depends_on) + 1):
-            for _ in range(_DRAWN):
-                changed = self._rng.sample(gold.depends_on, wrong)
-                others = {name: self._other(right[name], family, task) for name in changed}
-                given = {name: others.get(name, right[name].value) for name in gold.depends_on}
-                found = consequence(gold, {name: value for name, value in given.items() if value is not None})
-                if None not in given.values() and found is not None:
-                    place = Place(family, intern(gold.kind), len(gold.depends_on), wrong)
-                    counts.masks.setdefault(place, Count()).note(is_right(found, gold))
-
-    def _other(self, gold: GoldPremise, family: str, task: Task) -> Value | None:
-        """A wrong value of the same sort that another premise has, half of the time one of the same task."""
-        own = [premise.value for premise in task.premises if _alike(premise.value, gold)]
-        values = own if own and self._rng.random() < 0.5 else [value for value in self._values[family] if _alike(value, gold)]
-        return self._rng.choice(values) if values else None
-
-
-def _alike(value: Value, gold: GoldPremise) -> bool:
-    """Another value of the same sort: a number for a number, as many words for words."""
-    texts = isinstance(value, str), isinstance(gold.value, str)
-    same_sort = len(str(value).split()) == len(str(gold.value).split()) if all(texts) else not any(texts)
-    return same_sort and not is_right(value, gold)
 
 
 def _energy(run: RunDirectory, arm: str, counts: ArmCounts) -> None:

@@ -8,8 +8,8 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from scipy.stats import betabinom
 
+from qtrap_agents.simulation.counts import Cluster, RepeatCounts
 from qtrap_agents.simulation.model import Floats, Repeats
-from qtrap_agents.simulation.observations import Cluster, RepeatCounts
 
 FEW_HOPS = 10
 """With fewer hops that slipped at least once a family has the correlation of its arm, and an arm that of all arms."""

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import expit, logit
 
+from qtrap_agents.simulation.counts import Cell
 from qtrap_agents.simulation.model import Slips
-from qtrap_agents.simulation.observations import Cell
-from qtrap_agents.simulation.slips import TERMS, Counts, design_rows, fit_slips, group_of, select, terms_of
+from qtrap_agents.simulation.selection import select
+from qtrap_agents.simulation.slips import TERMS, Counts, design_rows, fit_slips, group_of, terms_of
 
 KINDS = ("a", "b", "c")
 DRAWS = 1000

@@ -27,9 +27,10 @@ import numpy as np
 
 from qtrap_agents.analysis.statistics import Interval, wilson
 from qtrap_agents.report.provenance import hardware
+from qtrap_agents.simulation.counts import ArmCounts, Count, Observations
 from qtrap_agents.simulation.fates import Draws, Estimate, draw_fates
 from qtrap_agents.simulation.fit import effective, fit
-from qtrap_agents.simulation.observations import ArmCounts, Count, Observations, observe, observe_faults
+from qtrap_agents.simulation.observations import observe, observe_faults
 from qtrap_agents.store import RunDirectory
 
 FATES = ("recovered", "inherited", "compounded")

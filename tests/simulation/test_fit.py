@@ -11,21 +11,12 @@ from simulated import Slip, make_run, tasks_of, write_arm, write_faults
 from qtrap_agents.analysis.roles import Checks
 from qtrap_agents.errors import ConfigError
 from qtrap_agents.report.fit import FitReport, fit_json, fit_runs
+from qtrap_agents.simulation.counts import ArmCounts, Cell, Cluster, Count, FamilyCounts, Observations, Place, RepeatCounts
 from qtrap_agents.simulation.fates import fates
 from qtrap_agents.simulation.fit import CONSTANT, effective, fit, parse_covariates
 from qtrap_agents.simulation.masks import fit_masks, overdispersion
 from qtrap_agents.simulation.model import ErrorModel
-from qtrap_agents.simulation.observations import (
-    ArmCounts,
-    Cell,
-    Cluster,
-    Count,
-    FamilyCounts,
-    Observations,
-    Place,
-    RepeatCounts,
-    observe,
-)
+from qtrap_agents.simulation.observations import observe
 from qtrap_agents.simulation.repeats import correlation_of, design_effect, fit_repeats
 from qtrap_agents.store import ArmWriter, AttemptEvent, RunDirectory
 from qtrap_agents.types import Completion, Trace

@@ -8,7 +8,8 @@ import replayed
 from simulated import Slip, make_run, tasks_of, write_arm, write_faults
 
 from qtrap_agents.errors import SimulationError, SuiteError
-from qtrap_agents.simulation.observations import ArmCounts, Cell, Cluster, Place, observe, observe_faults, rounded
+from qtrap_agents.simulation.counts import ArmCounts, Cell, Cluster, Place, rounded
+from qtrap_agents.simulation.observations import observe, observe_faults
 from qtrap_agents.store import ArmWriter, RunDirectory
 from qtrap_agents.types import ArmIdentity, GoldPremise, Hop, Sampling, Task, Trace, Value
 

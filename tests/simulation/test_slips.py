@@ -8,9 +8,10 @@ from scipy.special import expit, logit
 from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
 
+from qtrap_agents.simulation.counts import Cell
 from qtrap_agents.simulation.model import ArmModel, ErrorModel, Family, Slips
-from qtrap_agents.simulation.observations import Cell
-from qtrap_agents.simulation.slips import TERMS, Counts, design_rows, fit_slips, group_of, grouped, select, terms_of, wrong_slopes
+from qtrap_agents.simulation.selection import select
+from qtrap_agents.simulation.slips import TERMS, Counts, design_rows, fit_slips, group_of, grouped, terms_of, wrong_slopes
 
 
 def cell(family: str = "f", kind: str = "", temperature: float = 0.0, position: int = 1, wrong: int = 0, before: int = 0) -> Cell:
