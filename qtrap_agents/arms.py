@@ -11,7 +11,7 @@ from qtrap_agents.paths import shipped
 from qtrap_agents.strict_yaml import load_yaml
 from qtrap_agents.types import Record, Value
 
-BACKENDS = ("auto", "vllm", "transformers", "scripted")
+BACKENDS = ("auto", "vllm", "transformers", "scripted", "plan")
 
 ARMS = Path("configs") / "arms"
 """Where arms of one's own are kept by name, in the working directory; the shipped ones lie beside the shipped configurations."""
@@ -30,7 +30,8 @@ class ArmConfig(Record):
     runs; several of them (a list there, or `base_urls`) are one arm, whose requests go to the least busy one. `api_key_env`
     names the environment variable with the key of such a server; without it, `OPENAI_API_KEY` is sent where it is set.
     `environment` is set for the process that serves the arm, such as `VLLM_DISABLED_KERNELS` to choose another kernel.
-    `script` is the `module:function` that answers for a `scripted` arm. `bitsandbytes` quantises 16-bit weights while a
+    `script` is the `module:function` that answers for a `scripted` arm. `backend: plan` stands for the `plan` of the run, whose
+    hops several arms answer. `bitsandbytes` quantises 16-bit weights while a
     `transformers` arm loads them (GPU only). `recipe` tells how `qtrap quantize` made the checkpoint; an arm whose weights
     have another checksum than its recipe is refused.
     """
@@ -38,7 +39,7 @@ class ArmConfig(Record):
     name: str = Field(pattern=ARM_NAME)
     checkpoint: str | None = None
     revision: str | None = None
-    backend: Literal["auto", "vllm", "transformers", "scripted"] = "auto"
+    backend: Literal["auto", "vllm", "transformers", "scripted", "plan"] = "auto"
     transport: Literal["engine", "server"] = "engine"
     base_url: str | None = None
     base_urls: tuple[str, ...] = ()
@@ -66,7 +67,7 @@ class ArmConfig(Record):
         if self.backend == "scripted":
             if not self.script:
                 raise ValueError("a scripted arm needs 'script: module:function'")
-        elif not self.checkpoint and not self.urls:
+        elif self.backend != "plan" and not self.checkpoint and not self.urls:
             raise ValueError("an arm needs 'checkpoint' (or 'base_url' of a running server)")
         if len(set(self.urls)) < len(self.urls):
             raise ValueError(f"'base_urls' names a server twice: {', '.join(self.urls)}")

@@ -14,6 +14,7 @@ from qtrap_agents.arms import different_names as different_names
 from qtrap_agents.arms import known_baseline as known_baseline
 from qtrap_agents.arms import named_arm as named_arm
 from qtrap_agents.arms import read_arm as read_arm
+from qtrap_agents.plans import PLAN_ARM, PrecisionPlan
 from qtrap_agents.strict_yaml import Model as Model
 from qtrap_agents.strict_yaml import describe as describe
 from qtrap_agents.strict_yaml import describe_all as describe_all
@@ -103,7 +104,8 @@ class RunConfig(Record):
     `noise_floor` serves the baseline a second time where there is an arm to compare it with: in a fresh process and in
     other batches, to see which differences noise alone makes. `order: abba` serves the arms with half of the tasks each and
     then in reverse order with the rest, so that a device that warms up favours none; `auto` does so where energy is
-    measured. `allow_unverified` goes on with arms that do not hold what they claim.
+    measured. `allow_unverified` goes on with arms that do not hold what they claim. `plan` is what the arm with `backend: plan`
+    carries out; the other arms do the same tasks with the workflow.
     """
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -112,6 +114,7 @@ class RunConfig(Record):
     arms: tuple[ArmConfig, ...] = Field(min_length=1)
     baseline: str | None = None
     depths: tuple[int, ...] = Field(default=(2, 8, 32), min_length=1)
+    plan: PrecisionPlan | None = Field(default=None, validate_default=True)
     tasks_per_depth: int = Field(default=100, ge=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     concurrency: int = Field(default=128, ge=1)
@@ -157,6 +160,20 @@ class RunConfig(Record):
     @classmethod
     def _baseline_is_an_arm(cls, value: str | None, info: ValidationInfo) -> str | None:
         return known_baseline(value, info.data.get("arms", ()))
+
+    @field_validator("plan")
+    @classmethod
+    def _plan_has_its_arm(cls, value: PrecisionPlan | None, info: ValidationInfo) -> PrecisionPlan | None:
+        planned = [arm.name for arm in info.data.get("arms", ()) if arm.backend == "plan"]
+        if value is None and planned:
+            raise ValueError(f"arm '{planned[0]}' has 'backend: plan', but the run has no plan; use `qtrap run --plan FILE`")
+        if value is None or "arms" not in info.data or "depths" not in info.data:
+            return value
+        if planned != [PLAN_ARM]:
+            raise ValueError(f"a run with a plan needs one arm 'name: {PLAN_ARM}, backend: plan'; use `qtrap run --plan FILE`")
+        if info.data["depths"] != (value.depth,):
+            raise ValueError(f"the plan is for depth {value.depth}, the run has depths {list(info.data['depths'])}")
+        return value
 
     @property
     def baseline_arm(self) -> str:

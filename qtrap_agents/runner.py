@@ -12,31 +12,39 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.backends.factory import holds_to, open_arm, resolve_backend, resolve_checkpoint
-from qtrap_agents.backends.launch import gpu_visible, vllm_build
+from qtrap_agents.backends.launch import runs_on_gpu
+from qtrap_agents.backends.planned import open_plan, parts_of
 from qtrap_agents.backends.scripted import load_script
 from qtrap_agents.concurrency import in_flight, rarely_collected
 from qtrap_agents.config import ArmConfig, RunConfig
 from qtrap_agents.energy import open_meter
 from qtrap_agents.environment import describe_environment
-from qtrap_agents.errors import ConfigError, QtrapError, StoreError, SuiteError
+from qtrap_agents.errors import ConfigError, QtrapError, StoreError, SuiteError, unknown
 from qtrap_agents.measures import ServerStats
+from qtrap_agents.plans import PrecisionPlan
 from qtrap_agents.recorder import Recorder
 from qtrap_agents.scoring import score
 from qtrap_agents.store import ArmWriter, AttemptEvent, RunDirectory
 from qtrap_agents.suites.catalog import Suite, load_suite
 from qtrap_agents.types import ArmIdentity, Measurement, Message, Sampling, Task, Trace
-from qtrap_agents.workflows.catalog import load_workflow
+from qtrap_agents.workflows.catalog import load_planned, load_workflow
 from qtrap_agents.workflows.drive import Course, drive
 from qtrap_agents.workflows.graphs import GraphFor
 from qtrap_agents.workflows.hop import Context
 from qtrap_agents.workflows.reading import value_form
+
+PLANNED = "planned"
+"""What the workflow of a precision plan is called in traces."""
+
+KIND_TASKS = 200
+"""Tasks that are looked at, at least, for the kinds of hops that a suite has."""
 
 WARM_UP = (Message(role="user", content="1"),)
 WARM_UP_ROUNDS, WARM_UP_TOKENS = 2, 16
@@ -62,11 +70,21 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that must be right before the first arm starts."""
+    """Everything that must be right before the first arm starts.
+
+    `graph_for` gives the graph of a task on every arm but the one that carries out a precision plan, which has `planned`.
+    """
 
     config: RunConfig
     suites: Mapping[str, Suite]
     graph_for: GraphFor
+    planned: GraphFor | None = None
+
+    def workflow_on(self, arm: ArmConfig) -> tuple[str, GraphFor]:
+        """The name of the workflow of an arm, and the graphs of its tasks."""
+        if self.planned is not None and arm.backend == "plan":
+            return PLANNED, self.planned
+        return self.config.workflow.name, self.graph_for
 
 
 def prepare(config: RunConfig) -> Plan:
@@ -79,9 +97,35 @@ def prepare(config: RunConfig) -> Plan:
     names = [suite.name for suite in suites]
     if len(set(names)) < len(names):
         raise ConfigError(f"suites are named twice: {', '.join(names)}; use each once")
-    for arm in config.arms:
+    for arm in _to_serve(config):
         check_arm(arm)
-    return Plan(config, {suite.name: suite for suite in suites}, load_workflow(config.workflow, config.limits))
+    planned = None
+    if config.plan is not None:
+        _check_plan(config, config.plan, suites)
+        planned = load_planned(config.plan, config.limits)
+    return Plan(config, {suite.name: suite for suite in suites}, load_workflow(config.workflow, config.limits), planned)
+
+
+def _to_serve(config: RunConfig) -> tuple[ArmConfig, ...]:
+    """All arms that processes are started for: those of the run, and in place of the plan the ones that it names."""
+    parts = config.plan.arms if config.plan is not None else ()
+    return (*(arm for arm in config.arms if arm.backend != "plan"), *parts)
+
+
+def _check_plan(config: RunConfig, plan: PrecisionPlan, suites: Sequence[Suite]) -> None:
+    """Raises ConfigError where the plan is for another suite, or has a rule for a kind that the suite does not have."""
+    if [suite.name for suite in suites] != [plan.suite]:
+        names = ", ".join(suite.name for suite in suites)
+        raise ConfigError(f"the plan is for the suite '{plan.suite}', the run has {names}; run each suite with a plan of its own")
+    asked = [(number, kind) for number, rule in enumerate(plan.rules) for kind in rule.kinds]
+    if not asked:
+        return
+    drawn = suites[0].tasks(config.depths, config.seeds, max(config.tasks_per_depth, KIND_TASKS))
+    kinds = {premise.kind for task in drawn for premise in task.premises}
+    for number, kind in asked:
+        if kind not in kinds:
+            what = f"{unknown('kind', kind, kinds)} Kinds of '{plan.suite}': {', '.join(sorted(kinds))}"
+            raise ConfigError(f"the plan: field 'rules.{number}.kinds': {what}")
 
 
 def check_arm(arm: ArmConfig) -> None:
@@ -117,7 +161,7 @@ async def execute(run: RunDirectory, plan: Plan, progress: Progress, retry_error
     tasks = list(run.tasks().values())
     stop_on_sigterm()
     rarely_collected()
-    for note in dict.fromkeys(note for arm in plan.config.arms if (note := resolve_backend(arm)[1])):
+    for note in dict.fromkeys(note for arm in _to_serve(plan.config) if (note := resolve_backend(arm)[1])):
         progress.note(note)
     for arm, order in legs(plan.config, tasks, turns=_turns(plan.config)):
         with ArmWriter(run, arm.name, retry_errors) as writer:
@@ -130,7 +174,7 @@ def _turns(config: RunConfig) -> bool:
     """Whether arms take turns: as configured, else where energy is measured."""
     if config.order != "auto":
         return config.order == "abba"
-    return len(config.arms) > 1 and open_meter(config.energy, on_gpu=vllm_build() != "cpu" and gpu_visible()).reason is None
+    return len(config.arms) > 1 and open_meter(config.energy, on_gpu=runs_on_gpu()).reason is None
 
 
 def legs(config: RunConfig, tasks: Sequence[Task], turns: bool) -> "Iterator[tuple[ArmConfig, Batches]]":
@@ -177,7 +221,8 @@ async def _run_arm(run: RunDirectory, plan: Plan, arm: ArmConfig, writer: ArmWri
     writer.event(AttemptEvent(attempt=writer.attempt, event="start", at=time.time()))
     progress.starting(arm.name)
     begun = time.perf_counter()
-    async with open_arm(arm, plan.config.engine, writer.path / "server.log", plan.config.allow_unverified) as backend:
+    workflow, graph_for = plan.workflow_on(arm)
+    async with _served(arm, plan.config, writer.path) as backend:
         startup_s = time.perf_counter() - begun
         writer.identity(await _identity(arm.name, backend, plan.suites.values(), progress))
         on_gpu = (backend.identity.device or "").startswith("cuda")
@@ -186,9 +231,9 @@ async def _run_arm(run: RunDirectory, plan: Plan, arm: ArmConfig, writer: ArmWri
             config = plan.config
             context = Context(backend, plan.suites[task.suite], config.sampling, limits=config.limits)
             begun = time.perf_counter()
-            course = await drive(plan.graph_for, task, context)
+            course = await drive(graph_for, task, context)
             duration_s = time.perf_counter() - begun
-            return as_trace(run.id, plan.config.workflow.name, arm.name, writer.attempt, task, course, duration_s)
+            return as_trace(run.id, workflow, arm.name, writer.attempt, task, course, duration_s)
 
         with Recorder(open_meter(plan.config.energy, on_gpu), sink=writer.reading) as recorder:
             idle_w = await _settle(backend, recorder, todo.concurrency)
@@ -200,12 +245,21 @@ async def _run_arm(run: RunDirectory, plan: Plan, arm: ArmConfig, writer: ArmWri
                     progress.advance(arm.name, trace.error is not None)
 
 
+def _served(arm: ArmConfig, config: RunConfig, folder: Path) -> AbstractAsyncContextManager[Backend]:
+    """The arm, or all arms of the plan. Errors as of `open_arm`."""
+    if config.plan is not None and arm.backend == "plan":
+        return open_plan(config.plan, config.engine, folder, config.allow_unverified)
+    return open_arm(arm, config.engine, folder / "server.log", config.allow_unverified)
+
+
 async def _identity(arm: str, backend: Backend, suites: Iterable[Suite], progress: Progress) -> ArmIdentity:
     """What is served, and whether it holds to the JSON schema of the suites where they have one. Raises ArmError."""
     form = next((form for suite in suites if (form := value_form(suite))), None)
     if form is None or backend.identity.backend == "scripted":
         return backend.identity
-    structured = await holds_to(arm, backend, form.schema)
+    structured = all(
+        [await holds_to(arm, part, form.schema) for part in parts_of(backend) if part.identity.backend != "scripted"]
+    )
     if not structured:
         why = f"{backend.identity.backend} does not hold them to a schema"
         progress.note(f"{arm}: answers are asked for as JSON, but {why}: those that are no JSON count as missing")
@@ -217,8 +271,9 @@ async def _settle(backend: Backend, recorder: Recorder, concurrency: int) -> flo
     if not recorder.measures:
         return None
     for _ in range(WARM_UP_ROUNDS):
-        asked = (backend.complete(WARM_UP, Sampling(max_tokens=WARM_UP_TOKENS)) for _ in range(concurrency))
-        await asyncio.gather(*asked, return_exceptions=True)
+        for part in parts_of(backend):
+            asked = (part.complete(WARM_UP, Sampling(max_tokens=WARM_UP_TOKENS)) for _ in range(concurrency))
+            await asyncio.gather(*asked, return_exceptions=True)
     await asyncio.sleep(COOL_DOWN_S)
     return await recorder.idle_power_w(IDLE_S)
 

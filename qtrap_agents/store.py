@@ -113,7 +113,6 @@ class _HopOutline(Hop, extra="ignore"):
     messages: tuple[Message, ...] = _not_read(())
     completion: _CompletionOutline
     premises: tuple[_PremiseOutline, ...] = ()
-    arm: str | None = _not_read(None)
     replaced: tuple[Premise, ...] = _not_read(())
 
 

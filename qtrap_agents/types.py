@@ -148,8 +148,8 @@ class Hop(Record):
 
     `sampling` is set where a node asked otherwise than the run says, such as a sample of a vote.
 
-    In a replay, `arm` names who answered where that is not the arm of the trace, and `replaced` keeps what the hop had
-    stated where an experiment gave other `premises` to the later hops.
+    `arm` names who answered where that is not the arm of the trace: in a precision plan, and in a replay. In a replay,
+    `replaced` keeps what the hop had stated where an experiment gave other `premises` to the later hops.
     """
 
     id: str
@@ -269,7 +269,8 @@ class ArmIdentity(Record):
     `quantised_modules` of `linear_modules` linear layers hold packed weights; `kernels` counts the kernel class per
     layer; `weight_bytes` are the bytes of the loaded parameters. None means the backend could not tell, and `source`
     says where each fact was read. `revision` is the commit of a hub id, or what was asked for where its files are not known.
-    `structured` tells whether the arm held answers to a JSON schema; None where no suite asked for one.
+    `structured` tells whether the arm held answers to a JSON schema; None where no suite asked for one. `parts` are the arms
+    of a precision plan, whose numbers are summed here.
     """
 
     backend: str
@@ -291,6 +292,7 @@ class ArmIdentity(Record):
     structured: bool | None = None
     notes: tuple[str, ...] = ()
     verification: Verification | None = None
+    parts: dict[str, "ArmIdentity"] = {}
 
     @property
     def is_quantised(self) -> bool:

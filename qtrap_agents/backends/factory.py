@@ -28,7 +28,7 @@ def resolve_backend(config: ArmConfig) -> tuple[str, str | None]:
     Raises:
         ArmError: vLLM was asked for by name and cannot run here.
     """
-    if config.backend in {"scripted", "transformers"} or config.urls:
+    if config.backend in {"scripted", "transformers", "plan"} or config.urls:
         return ("vllm" if config.urls and config.backend == "auto" else config.backend), None
     missing = _why_no_vllm()
     if missing is None:
@@ -73,6 +73,8 @@ def _open(config: ArmConfig, engine: EngineConfig, log: Path) -> AbstractAsyncCo
     backend, _ = resolve_backend(config)
     if backend == "scripted":
         return open_scripted(config)
+    if backend == "plan":
+        raise ArmError(f"arm '{config.name}' is a plan of several arms and cannot be served alone; choose another with --arm")
     if config.urls:
         from qtrap_agents.backends.pool import open_pool
 

@@ -12,6 +12,8 @@ from qtrap_agents.backends.reference_kernel import ENABLE
 from qtrap_agents.config import ArmConfig, EngineConfig
 
 SMALL_MODEL_BYTES = 256 * 2**20
+LEAST_MEMORY = 0.02
+"""Share of a GPU's memory that must be free where an engine with a cache of fixed size starts beside others."""
 STRUCTURED = {"backend": "xgrammar", "disable_any_whitespace": True}
 """JSON without spaces between its parts: a model that may write them can go on with nothing else until it is cut off."""
 INSPECTOR = "qtrap_agents.backends.inspector.Inspector"
@@ -54,6 +56,19 @@ def vllm_version() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return "vllm of unknown version"
+
+
+def beside_others(arm: ArmConfig, engine: EngineConfig) -> ArmConfig:
+    """The arm as it is served on a GPU that several share: a cache of fixed size instead of all memory that is left."""
+    if arm.backend in {"transformers", "scripted"} or arm.urls:
+        return arm
+    cache = {"kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30), "gpu_memory_utilization": LEAST_MEMORY}
+    return arm.model_copy(update={"engine_args": cache | arm.engine_args})
+
+
+def runs_on_gpu() -> bool:
+    """Whether vLLM would serve on a GPU here."""
+    return vllm_build() != "cpu" and gpu_visible()
 
 
 def gpu_visible() -> bool:

@@ -18,7 +18,7 @@ from typing import NamedTuple, cast
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.backends.checkpoint import read_config
 from qtrap_agents.backends.factory import open_arm, resolve_backend
-from qtrap_agents.backends.launch import gpu_visible, vllm_build
+from qtrap_agents.backends.launch import beside_others, runs_on_gpu
 from qtrap_agents.backends.random_weights import FORMATS, Format, check_shape, model_config, write_checkpoint
 from qtrap_agents.bench_store import BenchDirectory
 from qtrap_agents.config import ArmConfig, BenchConfig, EngineConfig
@@ -41,9 +41,6 @@ SPARE_TOKENS = 16
 
 SPARE_CACHE = 1.1
 """Cache beyond what the requests in flight fill: blocks are rarely full."""
-
-LEAST_MEMORY = 0.02
-"""Share of a GPU's memory that must be free where an engine with a cache of fixed size starts beside others."""
 
 CORES_PER_START = 4
 """Cores that the start of an engine keeps busy: it bounds how many are started side by side."""
@@ -273,14 +270,11 @@ def _engine(config: BenchConfig) -> EngineConfig:
 
 def _own_cache(config: BenchConfig, engine: EngineConfig, arm: ArmConfig) -> ArmConfig:
     """On a GPU that several arms share, each gets a cache of fixed size instead of all memory that is left."""
-    if config.resident == "one" or not _on_gpu() or arm.backend == "transformers":
-        return arm
-    cache = {"kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30), "gpu_memory_utilization": LEAST_MEMORY}
-    return arm.model_copy(update={"engine_args": cache | arm.engine_args})
+    return arm if config.resident == "one" or not _on_gpu() else beside_others(arm, engine)
 
 
 def _on_gpu() -> bool:
-    return vllm_build() != "cpu" and gpu_visible()
+    return runs_on_gpu()
 
 
 async def _warm_up(config: BenchConfig, turn: Turn, served: Mapping[str, Served], sizes: dict[Place, int]) -> None:

@@ -12,8 +12,9 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from qtrap_agents.config import Limits, WorkflowChoice
 from qtrap_agents.errors import ConfigError, TransientError, unknown
+from qtrap_agents.plans import PrecisionPlan
 from qtrap_agents.types import Record, Value
-from qtrap_agents.workflows import chain, cot, debate, map_reduce, plan_execute, react, verify_revise, vote
+from qtrap_agents.workflows import chain, cot, debate, map_reduce, plan_execute, planned, react, verify_revise, vote
 from qtrap_agents.workflows.foreign import ForeignApp
 from qtrap_agents.workflows.graphs import Graph, GraphFor
 from qtrap_agents.workflows.own import load_own
@@ -58,6 +59,13 @@ def load_workflow(choice: WorkflowChoice, limits: Limits | None = None) -> Graph
         raise ConfigError(f"{unknown('workflow', choice.name, WORKFLOWS)} Your own graph is given as module:function.")
     build = WORKFLOWS[choice.name]
     graph_for = build(**_checked(choice.name, build, choice.params))
+    return lambda task: _retrying(graph_for(task), retries)
+
+
+def load_planned(plan: PrecisionPlan, limits: Limits | None = None) -> GraphFor:
+    """The graph of every task on the arm of a plan, which asks again after passing failures as often as the limits say."""
+    retries = (limits or Limits()).retries
+    graph_for = planned.build(plan)
     return lambda task: _retrying(graph_for(task), retries)
 
 

@@ -76,13 +76,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Context:
-    """What every node of a run shares: the arm, the suite of the task, the sampling of the run; a replay has a director."""
+    """What every node of a run shares: the arm, the suite of the task, the sampling of the run; a replay has a director.
+
+    `arm` names who answers where that is not the arm of the trace, see `planned`.
+    """
 
     backend: Backend
     suite: Suite
     sampling: SamplingConfig
     director: Director | None = None
     limits: Limits = NO_LIMITS
+    arm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,7 @@ async def _answer(context: Context, hop_id: str, messages: tuple[Message, ...], 
     if context.director is not None:
         return await context.director.answer(hop_id, messages, sampling)
     started = time.time()
-    return Answer(await context.backend.complete(messages, sampling), started)
+    return Answer(await context.backend.complete(messages, sampling), started, context.arm)
 
 
 def record(

@@ -63,20 +63,20 @@ def build(
 @cache
 def _graph(check: Check, when: When, max_revisions: int, temperature: float) -> Graph:
     async def step(state: Checked, runtime: Runtime[Context]) -> dict[str, Any]:
-        return await _step(state, runtime, check, temperature)
+        return await step_or_revision(state, runtime, check, temperature)
 
     async def look(state: Checked, runtime: Runtime[Context]) -> dict[str, Any]:
         if check == "recompute":
-            return await _recompute(state, runtime, temperature)
+            return await recompute(state, runtime, temperature)
         return await (_look_at_one(state, runtime) if when == "hop" else _look_at_all(state, runtime))
 
     async def verdict(state: Checked) -> dict[str, Any]:
-        return _one(state, check, max_revisions) if when == "hop" else _all(state, max_revisions)
+        return judge_one(state, check, max_revisions) if when == "hop" else _all(state, max_revisions)
 
     async def after_hop(state: Checked) -> str:
         if when == "end":
             return "check" if state["index"] + 1 >= len(goals(state["task"])) else "next"
-        return "verdict" if check == "recompute" and _drawn_twice(state) else "check"
+        return "verdict" if check == "recompute" and drawn_twice(state) else "check"
 
     async def proceed(state: Checked) -> dict[str, Any]:
         return {"index": state["index"] + 1}
@@ -98,7 +98,7 @@ def _graph(check: Check, when: When, max_revisions: int, temperature: float) -> 
     return graph.compile(name="verify_revise")
 
 
-async def _step(state: Checked, runtime: Runtime[Context], check: Check, temperature: float) -> dict[str, Any]:
+async def step_or_revision(state: Checked, runtime: Runtime[Context], check: Check, temperature: float) -> dict[str, Any]:
     """The hop itself, or its revision: drawn once more, and in view of the objection where there is one."""
     index, revision = state.get("index", 0), state.get("revision", 0)
     goal, draw = goals(state["task"])[index], None
@@ -122,7 +122,8 @@ def _prompt(state: State, runtime: Runtime[Context], goal: str) -> str:
     return instruction(task, gold, statements(state), runtime.context.suite.spec.show_question)
 
 
-async def _recompute(state: Checked, runtime: Runtime[Context], temperature: float) -> dict[str, Any]:
+async def recompute(state: Checked, runtime: Runtime[Context], temperature: float) -> dict[str, Any]:
+    """The checker that works the same step out by itself."""
     goal, revision = goals(state["task"])[state["index"]], state["revision"]
     update = await hop(
         state,
@@ -179,14 +180,14 @@ def _all_judged(text: str, task: Task) -> Value | None:
     return named or ("none" if any(word.casefold() == "none" for word in words) else None)
 
 
-def _drawn_twice(state: Checked) -> bool:
+def drawn_twice(state: Checked) -> bool:
     """Whether the statement is a value that an earlier draw of the same step gave too."""
     name = hop_name(state["index"])
     *earlier, last = [hop for hop in state["hops"] if hop.id.partition(".")[0] == name]
     return any(same_value(last.premises[-1].value, hop.premises[-1].value) for hop in earlier)
 
 
-def _one(state: Checked, check: Check, max_revisions: int) -> dict[str, Any]:
+def judge_one(state: Checked, check: Check, max_revisions: int) -> dict[str, Any]:
     """The verdict on one premise, and where the work goes on."""
     index, revision, goal = state["index"], state["revision"], goals(state["task"])[state["index"]]
     own = [hop for hop in state["hops"] if hop.id.partition(".")[0] == hop_name(index)]

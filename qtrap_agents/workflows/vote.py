@@ -43,31 +43,17 @@ def _graph(k: int, per: Per, temperature: float) -> Graph:
         index = len(state["hops"]) // k
         if index >= len(goals(state["task"])):
             return END
-        return [Send("sample", _given(state, per, index, number)) for number in range(k)]
+        return samples_of(state, index, k, per)
 
     async def sample(state: Sample, runtime: Runtime[Context]) -> dict[str, Any]:
-        index, number, task = state["index"], state["number"], state["task"]
-        update = await hop(
-            state,
-            runtime,
-            goals(task)[index],
-            prompt=None if task.premises else whole_question(task, runtime.context.suite),
-            node="sample",
-            hop_id=f"{hop_name(index)}.{_suffix(per, number)}",
-            draw=Draw(temperature=temperature, number=number),
-        )
-        return {"hops": update["hops"]}
+        return await draw_sample(state, runtime, per, temperature)
 
     async def majority(state: State) -> dict[str, Any]:
         index = len(state["hops"]) // k - 1
-        drawn = sorted(state["hops"][-k:], key=lambda sample: int(sample.id.rpartition("_")[2]))
         last = index + 1 == len(goals(state["task"]))
         if per == "chain" and not last:
             return {"hops": []}
-        won = most_stated(drawn)
-        premises = _chain_of(state, won) if per == "chain" else won.premises
-        made = decide(state, f"{hop_name(index)}.vote", "vote", (hop.id for hop in drawn), premises)
-        return {"decisions": [made], "answer": won.premises[-1].value}
+        return elect(state, index, k, per)
 
     graph = StateGraph(State, context_schema=Context)
     graph.add_node("sample", sample)
@@ -78,8 +64,37 @@ def _graph(k: int, per: Per, temperature: float) -> Graph:
     return graph.compile(name="vote")
 
 
+async def draw_sample(state: Sample, runtime: Runtime[Context], per: Per, temperature: float) -> dict[str, Any]:
+    """The state update of one sample of one premise."""
+    index, number, task = state["index"], state["number"], state["task"]
+    update = await hop(
+        state,
+        runtime,
+        goals(task)[index],
+        prompt=None if task.premises else whole_question(task, runtime.context.suite),
+        node="sample",
+        hop_id=f"{hop_name(index)}.{_suffix(per, number)}",
+        draw=Draw(temperature=temperature, number=number),
+    )
+    return {"hops": update["hops"]}
+
+
+def elect(state: State, index: int, k: int, per: Per = "hop") -> dict[str, Any]:
+    """The state update of a majority among the last `k` hops, which are the samples of the premise at `index` (from 0)."""
+    drawn = sorted(state["hops"][-k:], key=lambda sample: int(sample.id.rpartition("_")[2]))
+    won = most_stated(drawn)
+    premises = _chain_of(state, won) if per == "chain" else won.premises
+    made = decide(state, f"{hop_name(index)}.vote", "vote", (hop.id for hop in drawn), premises)
+    return {"decisions": [made], "answer": won.premises[-1].value}
+
+
 def _suffix(per: Per, number: int) -> str:
     return f"{'sample' if per == 'hop' else 'chain'}_{number + 1}"
+
+
+def samples_of(state: State, index: int, k: int, per: Per = "hop") -> list[Send]:
+    """`k` samples of the premise at `index` (from 0), each to the node `sample`."""
+    return [Send("sample", _given(state, per, index, number)) for number in range(k)]
 
 
 def _given(state: State, per: Per, index: int, number: int) -> Sample:
