@@ -7,10 +7,13 @@ import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
-from qtrap_agents.config import WorkflowChoice
+from qtrap_agents.config import ArmConfig, WorkflowChoice
+from qtrap_agents.plans import PrecisionPlan, Rule, Verify, Vote
 from qtrap_agents.types import GoldPremise, Task, Value
-from qtrap_agents.workflows.catalog import WORKFLOWS, load_workflow, parameters
+from qtrap_agents.workflows import planned
+from qtrap_agents.workflows.catalog import WORKFLOWS, load_planned, load_workflow, parameters
 
 DOCUMENT = Path(__file__).with_name("DIAGRAMS.md")
 
@@ -40,17 +43,12 @@ def summary(name: str) -> str:
 
 
 def document() -> str:
-    """A section for each built-in workflow."""
-    return "\n".join([_HEAD, *map(_section, WORKFLOWS)])
+    """A section for each built-in workflow, and one for that of precision plans."""
+    return "\n".join([_HEAD, *map(_section, WORKFLOWS), _planned_section()])
 
 
 def _section(name: str) -> str:
-    first, _, rest = _told(name).partition("\n")
-    text, _, calls = rest.strip().rpartition("Calls: ")
-    parts = [f"## `{name}`", _sentence(first)]
-    if text.strip():
-        parts.append(text.strip())
-    parts.append(f"Calls: {' '.join(calls.split())}")
+    parts = _words(name, _told(name))
     if rows := [f"| `{known.name}` | `{known.default}` | {known.range} |" for known in parameters(name)]:
         parts.append("\n".join(["| parameter | default | may be |", "|---|---|---|", *rows]))
     for params in VARIANTS.get(name, ({},)):
@@ -59,14 +57,41 @@ def _section(name: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _planned_section() -> str:
+    drawn = load_planned(_example_plan())(_example()).get_graph().draw_mermaid().strip()
+    return "\n\n".join([*_words("planned", _said_by(planned, "planned")), f"```mermaid\n{drawn}\n```"]) + "\n"
+
+
+def _words(name: str, told: str) -> list[str]:
+    """The heading, the first sentence, what is said besides, and the number of calls."""
+    first, _, rest = told.partition("\n")
+    text, _, calls = rest.strip().rpartition("Calls: ")
+    return [
+        f"## `{name}`",
+        _sentence(first),
+        *([text.strip()] if text.strip() else []),
+        f"Calls: {' '.join(calls.split())}",
+    ]
+
+
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
 
 
 def _told(name: str) -> str:
     """What the module of a workflow says about it."""
-    said = inspect.getdoc(inspect.getmodule(WORKFLOWS[name])) or ""
-    return re.sub(rf"^`{name}`: ", "", said)
+    return _said_by(inspect.getmodule(WORKFLOWS[name]), name)
+
+
+def _said_by(module: ModuleType | None, name: str) -> str:
+    return re.sub(rf"^`{name}`: ", "", inspect.getdoc(module) or "")
+
+
+def _example_plan() -> PrecisionPlan:
+    """A hop on each arm, one with a vote and one with a checker."""
+    arms = tuple(ArmConfig(name=name, backend="scripted", script="module:function") for name in ("fp16", "awq"))
+    rules = (Rule(positions=(1, 1), arm="awq", vote=Vote()), Rule(positions=(2, 2), arm="fp16", verify=Verify()))
+    return PrecisionPlan(suite="example", depth=3, arms=arms, baseline="fp16", default="awq", rules=rules)
 
 
 def _example() -> Task:
