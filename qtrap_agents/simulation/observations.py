@@ -2,8 +2,10 @@
 
 A premise enters where one model call stated it and nothing else (**plain** hops). Hops that were sampled several times are
 **repeated draws**: plain hops that several runs drew from the same given values at a temperature above 0, and the samples of
-`vote` with `per: hop`. The draws of `verify_revise` stop once two agree, and are left out. A greedy hop that several runs
-asked in the same words is one observation. What stays in memory is the place of every line and the counts.
+`vote` with `per: hop`. In `verify_revise` and `debate` a statement that stands alone is one that nobody objected to, so none of
+their hops is plain, nor a draw: draws stop once two agree. An arm that a precision plan mixes from others is no arm here. A
+greedy hop that several runs asked in the same words is one observation. What stays in memory is the place of every line and the
+counts.
 """
 
 from collections import Counter
@@ -76,12 +78,19 @@ def observe_faults(run: RunDirectory, tasks: Container[str] | None = None) -> Ar
     return counts
 
 
+REVISING = ("verify_revise", "debate")
+"""Workflows that state a premise again where it was doubted."""
+
+MIXED = "plan"
+"""Backend of arms that are mixed from others."""
+
+
 class _Source:
     """One run: its tasks, the traces of its arms and its injected faults, each by task id."""
 
     def __init__(self, run: RunDirectory, faults: bool) -> None:
         self.run, self.tasks = run, run.task_index()
-        self.traces = {arm: run.stored_outlines(arm) for arm in run.arms()}
+        self.traces = {arm: run.stored_outlines(arm) for arm in _arms(run)}
         for arm, traces in self.traces.items():
             if (lost := next((name for name in traces if name not in self.tasks), None)) is not None:
                 raise SuiteError(f"{run.path}: arm '{arm}' answers task '{lost}', which is not among the tasks of the run")
@@ -89,6 +98,7 @@ class _Source:
         self.faults = [Lines(file, Replay) for file in files]
         self.temperature = run.config.sampling.temperature
         workflow = run.config.workflow
+        self.revises = workflow.name in REVISING
         self.votes = workflow.name == "vote" and workflow.params.get("per", "hop") == "hop"
         self.judges = workflow.name == "verify_revise" and workflow.params.get("check") == "model"
 
@@ -108,8 +118,14 @@ def _baseline(runs: Sequence[RunDirectory]) -> str:
     return next(iter(names))
 
 
+def _arms(run: RunDirectory) -> tuple[str, ...]:
+    """Arms with traces that are one model each."""
+    mixed = {arm.name for arm in run.config.arms if arm.backend == MIXED}
+    return tuple(arm for arm in run.arms() if arm not in mixed)
+
+
 def _chosen(runs: Sequence[RunDirectory], arms: Sequence[str] | None) -> list[str]:
-    known = list(dict.fromkeys(arm for run in runs for arm in run.arms()))
+    known = list(dict.fromkeys(arm for run in runs for arm in _arms(run)))
     if not known:
         raise SimulationError(f"{runs[0].path}: no arm has a stored trace; `qtrap run --resume {runs[0].path}` makes them")
     for arm in arms or ():
@@ -198,7 +214,7 @@ class _TaskReader:
         counts.failures += trace.error is not None
         if source.judges and (found := checks(trace, task)) is not None:
             counts.checks = found + (counts.checks or Checks())
-        plain, seen = _plain(trace), list(_premises(task, trace))
+        plain, seen = {} if source.revises else _plain(trace), list(_premises(task, trace))
         for premise in seen:
             hop = plain.get(premise.verdict.gold.id)
             if hop is not None:

@@ -160,6 +160,17 @@ def test_samples_of_a_vote_are_repeated_draws_and_nothing_else(tmp_path: Path) -
         observe([run])
 
 
+def test_what_a_checker_let_pass_is_no_sample_of_hops(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [SUM], [ARM], suites=["arith"], workflow="verify_revise")
+    store(run, replayed.chain(SUM, RIGHT, ARM))
+    with pytest.raises(SimulationError, match="no hop that alone states a gold premise"):
+        observe([run])
+    plain_run = make_run(tmp_path / "plain", [SUM], [ARM], suites=["arith"])
+    store(plain_run, replayed.chain(SUM, {**RIGHT, "s4": 0}, ARM))
+    counts = observe([plain_run, run]).arms[ARM]
+    assert (fates(counts), counts.together, counts.calls) == ({"right": 3, "own": 1}, 4, 8)
+
+
 def test_faults_are_hops_on_wrong_parents_of_the_baseline(tmp_path: Path) -> None:
     run = make_run(tmp_path, [SUM], [ARM], suites=["arith"])
     store(run, replayed.chain(SUM, RIGHT, ARM))
