@@ -164,7 +164,7 @@ def _notes(seen: Observations, model: ErrorModel) -> Iterator[str]:
 
 def _left_out(name: str, counts: ArmCounts) -> Iterator[str]:
     if counts.together:
-        yield f"{name}: {counts.together:,} premises are left out: no model call of their own stated them, or a workflow that revises"
+        yield f"{name}: {counts.together:,} premises are left out: stated by no call of their own, or in a workflow that revises"
     if counts.again:
         yield f"{name}: {counts.again:,} greedy hops were asked in another run in the same words and count once"
     if counts.injected:
