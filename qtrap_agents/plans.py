@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -18,6 +18,7 @@ PLAN_ARM = "plan"
 """Name of the arm that a run serves a plan as; no part of a plan can be called so."""
 
 Positions = tuple[int, int]
+Unit = Literal["weight bytes", "J"]
 
 
 class Vote(Record):
@@ -115,7 +116,7 @@ class Prediction(Record):
     plan: Outlook
     baseline: Outlook
     arms: dict[str, Outlook] = Field(default_factory=dict)
-    unit: str = "weight bytes"
+    unit: Unit = "weight bytes"
     target: float | None = Field(default=None, ge=0, le=1)
     max_cost: float | None = Field(default=None, ge=0)
     model: str = ""

@@ -17,6 +17,7 @@ from qtrap_agents.analysis.readings import Readings
 from qtrap_agents.analysis.statistics import Horizon, Interval, wilson
 from qtrap_agents.analysis.summary import ArmSummary, Cell, Comparison, Failures, Key, compare_arms
 from qtrap_agents.errors import ConfigError, StoreError, unknown
+from qtrap_agents.report.prediction import PlanOutcome, Spent, outcome_json, plan_outcome
 from qtrap_agents.report.served import ArmFacts, ArmReader, ServedArm, agreement, run_names, served_arms, settings
 from qtrap_agents.store import Lines, RunDirectory
 from qtrap_agents.types import ArmIdentity, Record, Task
@@ -34,7 +35,8 @@ class RunComparison(Record):
     """Arms of one or several runs against a baseline. `facts` and `comparison.arms` have the same order and names.
 
     `tasks_per_depth` maps the path of a run to its configured number of tasks for each suite, depth and seed. `again` is
-    what the noise floor was taken from; where it is None, `floor_hint` says how to have it measured.
+    what the noise floor was taken from; where it is None, `floor_hint` says how to have it measured. `plans` are the precision
+    plans that were carried out, with what had been predicted of them.
     """
 
     comparison: Comparison
@@ -43,6 +45,7 @@ class RunComparison(Record):
     tasks_per_depth: dict[str, int]
     again: SecondServing | None = None
     floor_hint: str = ""
+    plans: tuple[PlanOutcome, ...] = ()
 
     def arm_facts(self, label: str) -> ArmFacts:
         """The facts of that arm. Raises KeyError."""
@@ -85,6 +88,7 @@ def compare_runs(runs: Sequence[RunDirectory], baseline: str | None = None, marg
         tasks_per_depth={str(run.path): run.config.tasks_per_depth for run in distinct},
         again=again,
         floor_hint="" if again else _floor_hint(served[chosen]),
+        plans=read.plans(),
     )
 
 
@@ -115,6 +119,15 @@ class _Reading:
     def facts(self) -> tuple[ArmFacts, ...]:
         return tuple(self._facts(reader) for reader in self.readers.values())
 
+    def plans(self) -> tuple[PlanOutcome, ...]:
+        """The plans that were carried out; arms of a run that count as one with those of another are as in all of them."""
+        found = []
+        for run in self.runs:
+            own = [(place, reader) for reader in self.readers.values() for place in reader.arm.places if place.run is run]
+            spent = {place.arm: Spent(reader.cost, reader.spending) for place, reader in own}
+            found.append(plan_outcome(run, self.names[run.path], spent))
+        return tuple(one for one in found if one is not None)
+
     def second_serving(self) -> SecondServing | None:
         if self.again is None:
             return None
@@ -135,6 +148,7 @@ def comparison_json(report: RunComparison) -> dict[str, Any]:
         "warnings": list(report.warnings),
         "noise_floor": _noise_json(report),
         "noise_floor_hint": report.floor_hint or None,
+        "plans": [outcome_json(found) for found in report.plans],
         "arms": [_arm_json(summary, report.arm_facts(summary.arm)) for summary in comparison.arms],
     }
 

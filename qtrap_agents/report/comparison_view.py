@@ -23,6 +23,7 @@ from qtrap_agents.report.format import (
     plain,
     significant,
 )
+from qtrap_agents.report.prediction_view import render_outcome
 from qtrap_agents.report.served import ArmFacts
 from qtrap_agents.report.table import new_table, print_table
 from qtrap_agents.report.wording import (
@@ -73,6 +74,8 @@ def render_comparison(report: RunComparison, console: Console) -> None:
     if any(paired.inside_floor for arm in report.comparison.arms for paired in arm.suites_against.values()):
         console.print(plain("~ is inside the noise floor of its suite", style="dim"))
         console.print()
+    for found in report.plans:
+        render_outcome(found, console)
     _render_verdicts(report, console)
 
 
@@ -82,6 +85,8 @@ def _render_identities(facts: Sequence[ArmFacts], console: Console) -> None:
         table.add_column(heading, overflow="fold")
     for arm in facts:
         table.add_row(*map(plain, (arm.marked, *_identity_cells(arm.identity))))
+        for name, part in arm.identity.parts.items() if arm.identity else ():
+            table.add_row(*map(plain, (f"  {name}", *_identity_cells(part))))
     console.print(table)
     for note, labels in _notes(facts).items():
         console.print(plain(f"{', '.join(labels)}: {note}", style="dim"))

@@ -204,7 +204,9 @@ def _kind(place: Place) -> str:
     """Equal for places that differ in the sampling seed alone; greedy runs have no use for a seed and differ always."""
     shared = settings(place.run) | {"sampling.seed": None}
     own = None if place.run.config.sampling.temperature else str(place.run.path)
-    return json.dumps([place.config.model_dump(mode="json"), shared, own], sort_keys=True, default=str)
+    plan = place.run.config.plan if place.config.backend == "plan" else None
+    parts = [place.config.model_dump(mode="json"), plan.model_dump(mode="json") if plan else None, shared, own]
+    return json.dumps(parts, sort_keys=True, default=str)
 
 
 def _repeats(places: Sequence[Place]) -> list[tuple[Place, ...]]:
