@@ -1,5 +1,6 @@
 """What a model predicted beside what was measured: predictive intervals, and counted weight bytes."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -27,12 +28,16 @@ def predictive_interval(estimate: Estimate, n: int, confidence: float = 0.95) ->
     mean = min(max(estimate.mean, 0.5 / estimate.chains), 1 - 0.5 / estimate.chains)
     variance = ((estimate.high - estimate.low) / (2 * Z)) ** 2 + estimate.mc_se**2
     tail = (1 - confidence) / 2
-    if variance <= 0:
-        low, high = binom.ppf([tail, 1 - tail], n, mean)
-    else:
-        concentration = max(mean * (1 - mean) / variance - 1, _LEAST_CONCENTRATION)
-        low, high = betabinom.ppf([tail, 1 - tail], n, mean * concentration, (1 - mean) * concentration)
-    return Interval(low=float(low) / n, high=float(high) / n, confidence=confidence)
+    concentration = math.inf if variance <= 0 else max(mean * (1 - mean) / variance - 1, _LEAST_CONCENTRATION)
+    low, high = (_quantile(share, n, mean, concentration) / n for share in (tail, 1 - tail))
+    return Interval(low=low, high=high, confidence=confidence)
+
+
+def _quantile(share: float, n: int, mean: float, concentration: float) -> float:
+    """Of a beta-binomial number; of a binomial one where the concentration is infinite."""
+    if math.isinf(concentration):
+        return float(binom.ppf(share, n, mean))
+    return float(betabinom.ppf(share, n, mean * concentration, (1 - mean) * concentration))
 
 
 def place_of(target: float, measured: Interval) -> Place:

@@ -95,9 +95,6 @@ def plan_outcome(run: RunDirectory, name: str, spent: Mapping[str, Spent]) -> Pl
 
 def outcome_json(found: PlanOutcome) -> dict[str, Any]:
     """Every figure as JSON types; the plan itself with its rules and its predicted front."""
-    outcomes = [
-        one.model_dump(mode="json") | {"success": one.success, "as_predicted": one.as_predicted} for one in found.outcomes
-    ]
     prediction = found.prediction
     return {
         "run": found.run,
@@ -106,9 +103,13 @@ def outcome_json(found: PlanOutcome) -> dict[str, Any]:
         "target": prediction.target,
         "max_cost": prediction.max_cost,
         "target_to_interval": found.place,
-        "outcomes": outcomes,
+        "outcomes": [_outcome_json(one) for one in found.outcomes],
         "plan": found.plan.model_dump(mode="json", exclude={"arms"}),
     }
+
+
+def _outcome_json(one: Outcome) -> dict[str, Any]:
+    return one.model_dump(mode="json") | {"success": one.success, "as_predicted": one.as_predicted}
 
 
 class _Measured(NamedTuple):

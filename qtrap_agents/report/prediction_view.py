@@ -1,5 +1,7 @@
 """Prediction and outcome of a precision plan on a terminal: a table, and a sentence on the target."""
 
+from collections.abc import Callable, Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +21,9 @@ from qtrap_agents.report.format import (
 from qtrap_agents.report.prediction import Outcome, PlanOutcome
 from qtrap_agents.report.table import new_table, print_table
 
+Figure = Callable[[Outcome], str]
+
+_LABELS, _COLUMN = 42, 34
 _SCALES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 _PLACES = {
@@ -30,7 +35,8 @@ _PLACES = {
 
 def render_outcome(found: PlanOutcome, console: Console) -> None:
     """Print prediction and outcome of one plan."""
-    print_table(_table(found), console)
+    for part in chunks(found.outcomes, (console.width - _LABELS) // _COLUMN):
+        print_table(_table(found, part), console)
     prediction = found.prediction
     if found.place is not None and prediction.target is not None:
         console.print(plain(f"the target of {percent(prediction.target)} {_PLACES[found.place]}"))
@@ -41,27 +47,31 @@ def render_outcome(found: PlanOutcome, console: Console) -> None:
     console.print()
 
 
-def _table(found: PlanOutcome) -> Table:
+def _table(found: PlanOutcome, outcomes: Sequence[Outcome]) -> Table:
     table = new_table(f"Prediction and outcome: {found.run}, 95 % intervals")
-    unit = found.prediction.unit
     table.add_column("")
-    for outcome in found.outcomes:
+    for outcome in outcomes:
         role = " (baseline)" if outcome.arm == found.plan.baseline else ""
         table.add_column(plain(outcome.arm + role), overflow="fold")
-    for name, cells in (
-        ("success, predicted", [_predicted(one) for one in found.outcomes]),
-        ("  expected of so many tasks", [_between(one.predictive) for one in found.outcomes]),
-        ("success, measured", [_measured(one) for one in found.outcomes]),
-        (f"cost of a task, predicted ({unit})", [amount(one.predicted_cost, unit) for one in found.outcomes]),
-        (f"cost of a task, {'measured' if unit == 'J' else 'counted'}", [_cost(one.cost, unit) for one in found.outcomes]),
-        ("  against the baseline, predicted", [_change(one.predicted_against) for one in found.outcomes]),
-        ("  against the baseline", [_against(one) for one in found.outcomes]),
-    ):
-        table.add_row(name, *map(plain, cells))
+    for name, figure in _rows(found.prediction.unit):
+        table.add_row(name, *(plain(figure(one)) for one in outcomes))
     return table
 
 
-def amount(cost: float, unit: str) -> str:
+def _rows(unit: Unit) -> list[tuple[str, Figure]]:
+    return [
+        ("success, predicted", _predicted),
+        ("  s.e. of the Monte Carlo", lambda one: f"{100 * one.predicted.mc_se:.2f} points of {one.predicted.chains:,} chains"),
+        ("  predictive interval for that n", lambda one: _between(one.predictive)),
+        ("success, measured", _measured),
+        ("cost of a task, predicted", lambda one: amount(one.predicted_cost, unit)),
+        (f"cost of a task, {'measured' if unit == 'J' else 'counted'}", lambda one: _cost(one.cost, unit)),
+        ("  against the baseline, predicted", lambda one: _change(one.predicted_against)),
+        ("  against the baseline", _against),
+    ]
+
+
+def amount(cost: float, unit: Unit) -> str:
     """`12.4 MB` of weight bytes, or joules."""
     if unit == "J":
         return joules_between(cost, None, None)
@@ -75,7 +85,7 @@ def _scale(cost: float) -> tuple[str, float]:
 
 def _predicted(outcome: Outcome) -> str:
     predicted = outcome.predicted
-    return percent_between(predicted.mean, predicted.low, predicted.high) + f" ± {100 * predicted.mc_se:.1f} MC"
+    return percent_between(predicted.mean, predicted.low, predicted.high)
 
 
 def _between(interval: Interval) -> str:
@@ -93,7 +103,7 @@ def _measured(outcome: Outcome) -> str:
     return f"{share} (n = {outcome.judged:,}{errors}){outside}"
 
 
-def _cost(cost: Ratio | None, unit: str) -> str:
+def _cost(cost: Ratio | None, unit: Unit) -> str:
     if cost is None:
         return NOT_MEASURED
     if unit == "J":
@@ -115,7 +125,7 @@ def _against(outcome: Outcome) -> str:
     return NOT_MEASURED if ratio is None else change_between(ratio.value, ratio.interval.low, ratio.interval.high)
 
 
-def _meaning(unit: str) -> str:
+def _meaning(unit: Unit) -> str:
     if unit == "J":
         return "J: joules as the meter counted them, apportioned by busy token time"
     return "weight bytes: bytes of the weights of the arm that answered × tokens it generated; a count, not a measurement"
