@@ -7,11 +7,13 @@ from rich.table import Table
 
 from qtrap_agents.analysis.costs import Ratio
 from qtrap_agents.analysis.statistics import Interval
+from qtrap_agents.plans import Unit
 from qtrap_agents.report.format import (
     NOT_MEASURED,
     NOTHING,
     change,
     change_between,
+    chunks,
     joules_between,
     percent,
     percent_between,
