@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from qtrap_agents.arms import ArmConfig, different_names, known_baseline
-from qtrap_agents.errors import unknown
-from qtrap_agents.strict_yaml import Misplaced, load_yaml
+from qtrap_agents.errors import ConfigError, unknown
+from qtrap_agents.strict_yaml import Misplaced, load_yaml, read_yaml
 from qtrap_agents.types import Record
 
 PLAN_ARM = "plan"
@@ -193,4 +193,8 @@ def _check(number: int, rule: Rule, plan: Mapping[str, object]) -> None:
 
 def load_plan(path: Path) -> PrecisionPlan:
     """Read a plan. Raises ConfigError, which names the file, the line, the field and the remedy."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; `qtrap plan MODEL` writes a plan")
+    if not {"suite", "default"} & read_yaml(path)[0].keys():
+        raise ConfigError(f"{path}: no precision plan; `qtrap plan MODEL` writes one")
     return load_yaml(path, PrecisionPlan)

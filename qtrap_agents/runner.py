@@ -26,7 +26,7 @@ from qtrap_agents.concurrency import in_flight, rarely_collected
 from qtrap_agents.config import ArmConfig, RunConfig
 from qtrap_agents.energy import open_meter
 from qtrap_agents.environment import describe_environment
-from qtrap_agents.errors import ConfigError, QtrapError, StoreError, SuiteError, unknown
+from qtrap_agents.errors import ConfigError, QtrapError, SimulationError, StoreError, SuiteError, unknown
 from qtrap_agents.measures import ServerStats
 from qtrap_agents.plans import PrecisionPlan
 from qtrap_agents.recorder import Recorder
@@ -113,10 +113,12 @@ def _to_serve(config: RunConfig) -> tuple[ArmConfig, ...]:
 
 
 def _check_plan(config: RunConfig, plan: PrecisionPlan, suites: Sequence[Suite]) -> None:
-    """Raises ConfigError where the plan is for another suite, or has a rule for a kind that the suite does not have."""
+    """Raises SimulationError where the plan is for another suite, or has a rule for a kind that the suite does not have."""
     if [suite.name for suite in suites] != [plan.suite]:
         names = ", ".join(suite.name for suite in suites)
-        raise ConfigError(f"the plan is for the suite '{plan.suite}', the run has {names}; run each suite with a plan of its own")
+        raise SimulationError(
+            f"the plan is for the suite '{plan.suite}', the run has {names}; run each suite with a plan of its own"
+        )
     asked = [(number, kind) for number, rule in enumerate(plan.rules) for kind in rule.kinds]
     if not asked:
         return
@@ -124,8 +126,7 @@ def _check_plan(config: RunConfig, plan: PrecisionPlan, suites: Sequence[Suite])
     kinds = {premise.kind for task in drawn for premise in task.premises}
     for number, kind in asked:
         if kind not in kinds:
-            what = f"{unknown('kind', kind, kinds)} Kinds of '{plan.suite}': {', '.join(sorted(kinds))}"
-            raise ConfigError(f"the plan: field 'rules.{number}.kinds': {what}")
+            raise SimulationError(f"field 'rules.{number}.kinds': {unknown('kind of hop', kind, kinds)}")
 
 
 def check_arm(arm: ArmConfig) -> None:

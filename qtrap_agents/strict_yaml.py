@@ -34,7 +34,7 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
     Raises:
         ConfigError: names the file, the line, the field and the remedy.
     """
-    data, lines = _read_yaml(path)
+    data, lines = read_yaml(path)
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -44,7 +44,7 @@ def load_yaml(path: Path, model: type[Model]) -> Model:
 def yaml_problems(path: Path, model: type[Record]) -> list[str]:
     """Everything that keeps `load_yaml` from reading a file, a sentence each; empty where nothing does."""
     try:
-        data, lines = _read_yaml(path)
+        data, lines = read_yaml(path)
         model.model_validate(data)
     except ConfigError as error:
         return [str(error)]
@@ -53,7 +53,7 @@ def yaml_problems(path: Path, model: type[Record]) -> list[str]:
     return []
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Hashable, ...], int]]:
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[Hashable, ...], int]]:
     """The fields of a file, and the line of every one. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")

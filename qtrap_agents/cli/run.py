@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,9 +11,12 @@ from rich.console import Console
 from qtrap_agents.arms import ArmConfig, arm_by_name
 from qtrap_agents.cli.common import AllowUnverified, to_the_end
 from qtrap_agents.config import RunConfig
-from qtrap_agents.errors import ConfigError
+from qtrap_agents.errors import ConfigError, SimulationError
 from qtrap_agents.plans import PLAN_ARM, PrecisionPlan, load_plan
 from qtrap_agents.strict_yaml import describe, load_yaml
+
+if TYPE_CHECKING:
+    from qtrap_agents.runner import Plan
 
 
 def run(
@@ -65,7 +68,7 @@ def do_run(
         if plan.config.noise_floor != directory.config.noise_floor:
             directory = directory.reconfigured(directory.config.model_copy(update={"noise_floor": plan.config.noise_floor}))
     elif plan_file is not None:
-        plan = prepare(planned(plan_file, config, changes))
+        plan = _prepared(plan_file, planned(plan_file, config, changes))
         directory = start(plan, Path(plan.config.out))
     elif config is not None:
         plan = prepare(changed(load_yaml(config, RunConfig), changes))
@@ -78,6 +81,16 @@ def do_run(
             progress.note(note)
         to_the_end(execute(directory, plan, progress, retry_errors), hint)
     return directory.path
+
+
+def _prepared(plan_file: Path, config: RunConfig) -> "Plan":
+    """Raises QtrapError; SimulationError names the file of the plan."""
+    from qtrap_agents.runner import prepare
+
+    try:
+        return prepare(config)
+    except SimulationError as error:
+        raise SimulationError(f"{plan_file}: {error}") from error
 
 
 def changed(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
@@ -125,8 +138,10 @@ def planned(plan_file: Path, config: Path | None, changes: Mapping[str, Any]) ->
 
 def _settings(plan_file: Path, plan: PrecisionPlan, config: Path) -> dict[str, Any]:
     """What a configuration says beside arms and depths, with the suite of the plan alone. Raises ConfigError."""
+    from qtrap_agents.suites.catalog import load_suite
+
     base = load_yaml(config, RunConfig)
-    suites = [suite.model_dump() for suite in base.suites if suite.name == plan.suite]
+    suites = [suite.model_dump() for suite in base.suites if plan.suite in (suite.name, load_suite(suite).name)]
     if not suites:
         asked = ", ".join(suite.name for suite in base.suites)
         raise ConfigError(f"{plan_file}: the plan is for the suite '{plan.suite}', {config} asks {asked}; plan for that suite")
