@@ -1,6 +1,6 @@
 """A workflow as the simulator sees it: a directed acyclic graph of nodes that state premises, in topological order.
 
-A layout comes from a suite and a built-in workflow (`layouts_of`, in `layouts`), or from a file of the user's own.
+A layout comes from a suite and a built-in workflow (`layouts.layouts_of`), or from a file of the user's own (`dag.load_dag`).
 """
 
 from typing import Literal
@@ -41,7 +41,6 @@ class Node(Record):
 
 
 class Layout(Record):
-    """Nodes in topological order; the last one is the answer. `share` is its part of all chains where there are several."""
+    """Nodes in topological order; the last one is the answer."""
 
     nodes: tuple[Node, ...] = Field(min_length=1)
-    share: float = 1.0
