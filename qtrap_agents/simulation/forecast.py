@@ -1,4 +1,4 @@
-"""What a model predicts of a layout: success and cost, with the uncertainty of its parameters and that of the Monte Carlo apart."""
+"""What a model predicts of a layout: success and cost, with the uncertainty of parameters and of the Monte Carlo apart."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +9,18 @@ import numpy as np
 
 from qtrap_agents.simulation.layout import Layout
 from qtrap_agents.simulation.model import ErrorModel, Rates
-from qtrap_agents.simulation.montecarlo import BLOCK, COMPLETION, JOULES, PROMPT, Tally, blocks_of, run_block, total
+from qtrap_agents.simulation.montecarlo import (
+    BLOCK,
+    COMPLETION,
+    JOULES,
+    PROMPT,
+    Counts,
+    Floats,
+    Tally,
+    blocks_of,
+    run_block,
+    total,
+)
 from qtrap_agents.simulation.program import Program, compile_program
 from qtrap_agents.types import Record
 
@@ -30,7 +41,7 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """Some blocks of one simulation: with which rates (None: the posterior means; else the number of the draw), and which blocks."""
+    """Some blocks of one simulation; `draw` is the number of a draw of all rates, None stands for their posterior means."""
 
     model: ErrorModel
     layouts: tuple[Layout, ...]
@@ -154,9 +165,7 @@ def forecast(
     return _forecast(model, given, arm, point, shifts)
 
 
-def _forecast(
-    model: ErrorModel, layouts: tuple[Layout, ...], arm: str, point: Tally, shifts: "np.ndarray[tuple[int], np.dtype[np.float64]]"
-) -> Forecast:
+def _forecast(model: ErrorModel, layouts: tuple[Layout, ...], arm: str, point: Tally, shifts: Floats) -> Forecast:
     drawn = np.clip(point.success + shifts, 0.0, 1.0)
     mean = float(drawn.mean()) if drawn.size else point.success
     low, high = np.quantile(drawn, (0.025, 0.975)).tolist() if drawn.size else (mean, mean)
@@ -197,7 +206,7 @@ def _null(model: ErrorModel, layouts: Sequence[Layout], arm: str) -> float | Non
     return math.fsum(found) / len(found)
 
 
-def _distribution(histogram: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> Distribution:
+def _distribution(histogram: Counts) -> Distribution:
     """Of a histogram by place; index 0 are the chains in which it did not happen."""
     counts = histogram[1:]
     chains = int(counts.sum())
