@@ -41,7 +41,7 @@ def test_the_plan_runs_beside_its_baseline_on_the_same_tasks(tmp_path: Path) -> 
 def test_a_plan_of_which_an_arm_dies_is_resumed_and_repeats_nothing(tmp_path: Path) -> None:
     plan = prepare(planned.config(planned.plan(**MORTAL), tasks_per_depth=20))
     run = start(plan, tmp_path)
-    scripts.mortal.lives = 30
+    scripts.mortal.lives = 60
     with pytest.raises(ArmDied):
         asyncio.run(execute(run, plan, Listener()))
     before = list(run.traces("plan"))
