@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from qtrap_agents.errors import QtrapError
+from qtrap_agents.errors import ConfigError, QtrapError
+from qtrap_agents.types import Value
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 RunPath = Annotated[Path, typer.Argument(help="Run directory.")]
@@ -45,3 +46,15 @@ def to_the_end(work: Coroutine[Any, Any, object], hint: str) -> None:
         raise SystemExit(130) from None
     except QtrapError as error:
         raise type(error)(f"{str(error).rstrip('.')}; {hint}") from error
+
+
+def parameter(text: str) -> tuple[str, Value]:
+    """`rows=8` as a name and a value: a number where it is one, else text. Raises ConfigError."""
+    name, equals, written = text.partition("=")
+    if not name or not equals:
+        raise ConfigError(f"--param '{text}': give it as NAME=VALUE, such as --param rows=8")
+    try:
+        value = json.loads(written)
+    except ValueError:
+        return name, written
+    return name, value if isinstance(value, int | float) and not isinstance(value, bool) else written

@@ -1,6 +1,5 @@
 """`qtrap tasks`: check a suite, and begin one."""
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -8,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qtrap_agents.cli.common import AsJson, show
-from qtrap_agents.errors import ConfigError
-from qtrap_agents.types import Value
+from qtrap_agents.cli.common import AsJson, parameter, show
 
 TASKS = Path("tasks")
 app = typer.Typer(no_args_is_help=True, help="Check a task suite, or begin one of your own.", rich_markup_mode=None)
@@ -43,7 +40,7 @@ def validate(
     from qtrap_agents.report.validation_view import render_validation, validation_json
     from qtrap_agents.validation import validate as validated
 
-    choice = SuiteChoice(name=path, params=dict(_parameter(one) for one in param or ()))
+    choice = SuiteChoice(name=path, params=dict(parameter(one) for one in param or ()))
     tokenizer = Tokenizer(checkpoint) if checkpoint else None
     found = validated(choice, depth or (1, 4, 16), limit, tokenizer, max_tokens)
     show(as_json, validation_json(found), lambda console: render_validation(found, console))
@@ -62,15 +59,3 @@ def new(
     path = write_template(name, kind.value, TASKS)
     print(path)
     print(f"next: qtrap tasks validate {path}", file=sys.stderr)
-
-
-def _parameter(text: str) -> tuple[str, Value]:
-    """`rows=8` as a name and a value: a number where it is one, else text. Raises ConfigError."""
-    name, equals, written = text.partition("=")
-    if not name or not equals:
-        raise ConfigError(f"--param '{text}': give it as NAME=VALUE, such as --param rows=8")
-    try:
-        value = json.loads(written)
-    except ValueError:
-        return name, written
-    return name, value if isinstance(value, int | float) and not isinstance(value, bool) else written

@@ -53,3 +53,31 @@ class RunProgress:
         speed = self._progress.tasks[self._progress.task_ids.index(bar)].speed
         failures = f"· {self._failures[arm]} failed" if self._failures[arm] else ""
         self._progress.update(bar, advance=1, rate=f"{speed:,.1f} tasks/s" if speed else "", failures=failures)
+
+
+class HopProgress:
+    """One bar over simulated hops on a terminal, nothing elsewhere. Use as a context manager."""
+
+    def __init__(self, hops: int, console: Console | None = None):
+        console = console or Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("simulating"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._bar = self._progress.add_task("hops", total=hops)
+
+    def __enter__(self) -> "HopProgress":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def advance(self, hops: int) -> None:
+        """So many more hops are done."""
+        self._progress.update(self._bar, advance=hops)

@@ -29,6 +29,9 @@ DRAWS = 200
 
 CHAINS = 100_000
 
+TOGETHER = 8
+"""Blocks of one job."""
+
 RUNS_EACH = 50
 """Runs of real tasks that are imagined for each draw of the parameters."""
 
@@ -139,8 +142,8 @@ def forecast(
 ) -> Forecast:
     """Predict success and cost.
 
-    The parameter draws all meet the same random numbers as the first blocks at the posterior means; what differs is what the
-    parameters do. Results depend on `seed` alone, not on who does the `work`.
+    All parameter draws meet the same random numbers as the posterior means do in one block: what differs is what the parameters
+    do. Results depend on `seed` alone, not on who does the `work`.
 
     Args:
         arm: answers at every node that names none.
@@ -153,16 +156,21 @@ def forecast(
     compile_program(given, model.point(), arm)
     mean_hops = math.fsum(len(layout.nodes) for layout in given) / len(given)
     short = min(chains, BLOCK)
-    jobs = [Job(model, given, arm, chains, seed, None, (block,)) for block in blocks_of(chains)]
-    jobs += [Job(model, given, arm, short, seed, draw, (0,)) for draw in range(draws)]
+    points = [Job(model, given, arm, chains, seed, None, blocks) for blocks in _pieces(chains)]
+    jobs = [Job(model, given, arm, short, seed, draw, (0,)) for draw in (None, *range(draws))]
     parts: list[Tally] = []
-    for part in work(jobs):
+    for part in work([*points, *jobs]):
         parts.append(part)
         advance(round(part.chains * mean_hops))
-    number = len(blocks_of(chains))
-    point, first = total(parts[:number]), parts[0]
-    shifts = np.array([part.success - first.success for part in parts[number:]])
+    point, base, drawn = total(parts[: len(points)]), parts[len(points)], parts[len(points) + 1 :]
+    shifts = np.array([part.success - base.success for part in drawn])
     return _forecast(model, given, arm, point, shifts)
+
+
+def _pieces(chains: int) -> list[tuple[int, ...]]:
+    """Blocks by `TOGETHER`: always the same pieces, whoever does them."""
+    blocks = blocks_of(chains)
+    return [tuple(blocks[start : start + TOGETHER]) for start in range(0, len(blocks), TOGETHER)]
 
 
 def _forecast(model: ErrorModel, layouts: tuple[Layout, ...], arm: str, point: Tally, shifts: Floats) -> Forecast:
