@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 Dags = Annotated[Path | None, typer.Option("--dag", help="A graph of your own: YAML with nodes, node-link JSON, or GraphML.")]
 Params = Annotated[list[str] | None, typer.Option("--param", help="Parameter of the workflow, as k=5 (repeatable).")]
-Share = Annotated[float | None, typer.Option(min=0, max=1)]
+Detection = Annotated[
+    float | None, typer.Option(help="--verify-every with a judge: share of faulty statements it finds.", min=0, max=1)
+]
+FalseAlarm = Annotated[
+    float | None, typer.Option(help="--verify-every with a judge: share of the others it sends back.", min=0, max=1)
+]
 
 
 def simulate(
@@ -33,8 +38,8 @@ def simulate(
     vote_every: Annotated[int | None, typer.Option(help="A vote at every so many hops.", min=1)] = None,
     k: Annotated[int, typer.Option("--k", help="Samples of --vote-every.", min=1, max=99)] = 5,
     temperature: Annotated[float, typer.Option(help="Of the draws of --vote-every and --verify-every.", min=0)] = 0.7,
-    detection: Annotated[Share, typer.Option(help="--verify-every with a judge: share of faulty statements it finds.")] = None,
-    false_alarm: Annotated[Share, typer.Option(help="--verify-every with a judge: share of the others it sends back.")] = None,
+    detection: Detection = None,
+    false_alarm: FalseAlarm = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes on this machine.", min=1)] = 1,
     ray: Annotated[str | None, typer.Option("--ray", help="Address of a Ray cluster, or local.")] = None,

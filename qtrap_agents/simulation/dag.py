@@ -58,11 +58,10 @@ def _read(path: Path) -> dict[str, Any]:
 def _of_graph(graph: "nx.Graph[Any]") -> dict[str, Any]:
     if not graph.is_directed():
         raise nx.NetworkXError("its edges have no direction")
-    nodes = [
-        {**fields, "id": str(name), "parents": [str(parent) for parent in graph.pred[name]]}
-        for name, fields in graph.nodes(data=True)
-    ]
-    return {"nodes": nodes}
+    parents: dict[Any, list[str]] = {name: [] for name in graph}
+    for parent, child in graph.edges():
+        parents[child].append(str(parent))
+    return {"nodes": [{**fields, "id": str(name), "parents": parents[name]} for name, fields in graph.nodes(data=True)]}
 
 
 def _node(path: Path, number: int, fields: object) -> Node:
