@@ -18,7 +18,7 @@ PLAN_ARM = "plan"
 """Name of the arm that a run serves a plan as; no part of a plan can be called so."""
 
 Positions = tuple[int, int]
-Unit = Literal["weight bytes", "J"]
+Unit = Literal["weight bytes", "J", "cost units"]
 
 
 class Vote(Record):
@@ -109,7 +109,7 @@ class Prediction(Record):
     """What a plan was chosen for, and what the model expects of it.
 
     `unit` is that of all costs: `weight bytes` read for the tokens of a task (weight bytes of the arm that answers times
-    generated tokens), or `J`. `target` is the success that was asked for, `max_cost` the cost that was allowed. `model` is the
+    generated tokens), `J`, or `cost units` that were given with `--cost`. `target` is the success that was asked for, `max_cost` the cost that was allowed. `model` is the
     name of the model file and `checksum` its SHA-256.
     """
 

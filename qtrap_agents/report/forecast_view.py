@@ -27,7 +27,7 @@ def render_forecast(report: ForecastReport, console: Console) -> None:
 def _success(report: ForecastReport, console: Console) -> None:
     table = new_table(f"Predicted success of {report.workflow}, % of chains")
     run = [f"a run of {report.tasks:,} tasks"] if report.tasks else []
-    for heading in ("what", "depth", "arm", "success [parameters]", "± Monte Carlo", *run, "constant hop success"):
+    for heading in ("what", "depth", "arm", "success, 95 % by parameters", "± Monte Carlo", *run, "constant hop success"):
         table.add_column(heading)
     for row in report.rows:
         found = row.forecast
@@ -52,7 +52,7 @@ def _success(report: ForecastReport, console: Console) -> None:
 
 def _horizons(report: ForecastReport, console: Console) -> None:
     table = new_table("Horizon H50, hops")
-    for heading in ("what", "arm", "H50 [parameters]", "constant hop success"):
+    for heading in ("what", "arm", "H50, 95 % by parameters", "constant hop success"):
         table.add_column(heading)
     for found in report.horizons:
         table.add_row(plain(found.name), plain(found.arm), _h50(found), NOTHING if found.null is None else hops(found.null))

@@ -21,7 +21,7 @@ from qtrap_agents.simulation.montecarlo import (
     run_block,
     total,
 )
-from qtrap_agents.simulation.program import Program, compile_program
+from qtrap_agents.simulation.program import Outline, Program, compile_program, outline_of
 from qtrap_agents.types import Record
 
 DRAWS = 200
@@ -47,7 +47,7 @@ class Job:
     """Some blocks of one simulation; `draw` is the number of a draw of all rates, None stands for their posterior means."""
 
     model: ErrorModel
-    layouts: tuple[Layout, ...]
+    outline: Outline
     arm: str
     chains: int
     seed: int
@@ -63,7 +63,7 @@ def perform(job: Job) -> Tally:
 
 def prepared(job: Job) -> Program:
     """The program of a job."""
-    return compile_program(job.layouts, rates_of(job.model, job.seed, job.draw), job.arm)
+    return compile_program(job.outline, rates_of(job.model, job.seed, job.draw), job.arm)
 
 
 def here(jobs: Sequence[Job]) -> Iterable[Tally]:
@@ -153,11 +153,12 @@ def forecast(
         SimulationError: an arm or family is not in the model.
     """
     given = tuple(layouts)
-    compile_program(given, model.point(), arm)
+    outline = outline_of(given)
+    compile_program(outline, model.point(), arm)
     mean_hops = math.fsum(len(layout.nodes) for layout in given) / len(given)
     short = min(chains, BLOCK)
-    points = [Job(model, given, arm, chains, seed, None, blocks) for blocks in _pieces(chains)]
-    jobs = [Job(model, given, arm, short, seed, draw, (0,)) for draw in (None, *range(draws))]
+    points = [Job(model, outline, arm, chains, seed, None, blocks) for blocks in _pieces(chains)]
+    jobs = [Job(model, outline, arm, short, seed, draw, (0,)) for draw in (None, *range(draws))]
     parts: list[Tally] = []
     for part in work([*points, *jobs]):
         parts.append(part)

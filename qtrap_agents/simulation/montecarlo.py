@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from qtrap_agents.simulation.layout import Layout
 from qtrap_agents.simulation.model import Rates
-from qtrap_agents.simulation.program import GRID, SEVERAL, Group, Program, Step, compile_program
+from qtrap_agents.simulation.program import GRID, SEVERAL, Group, Program, Step, compile_program, outline_of
 
 BLOCK = 8192
 """Chains that are simulated together; the last block of a simulation may have fewer."""
@@ -78,9 +78,10 @@ def simulate(layouts: Sequence[Layout], rates: Rates, arm: str, chains: int, see
         arm: answers at every node that names none.
 
     Raises:
-        SimulationError: as of `compile_program`.
+        SimulationError: as of `outline_of` and `compile_program`.
     """
-    return total(run_block(compile_program(layouts, rates, arm), chains, seed, block) for block in blocks_of(chains))
+    program = compile_program(outline_of(layouts), rates, arm)
+    return total(run_block(program, chains, seed, block) for block in blocks_of(chains))
 
 
 def total(tallies: Iterable[Tally]) -> Tally:

@@ -4,9 +4,9 @@ Layouts with equally many nodes and the same operations, arms and settings at ev
 parents may differ between them: they are looked up by template.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,38 +79,80 @@ class Program:
         return max(len(group.steps) for group in self.groups)
 
 
-def compile_program(layouts: Sequence[Layout], rates: Rates, arm: str) -> Program:
-    """Every number that the simulation needs.
+class Place(NamedTuple):
+    """What a step has whatever the rates: `sorts` [template] are numbers among the sorts of its outline."""
 
-    Args:
-        arm: answers where a node names none.
+    node: Node
+    sorts: Integers
+    parents: Integers
+    same_parents: tuple[int, ...] | None
+    on_way: npt.NDArray[np.bool_]
+
+
+class Outline(NamedTuple):
+    """Layouts without rates: groups of templates with their places, and one node for every sort of nodes.
+
+    Nodes are of one sort where they differ in nothing but their name, place and which parents they have.
+    """
+
+    layouts: int
+    groups: tuple[tuple[Integers, tuple[Place, ...]], ...]
+    sorts: tuple[Node, ...]
+
+
+class Sort(NamedTuple):
+    """The numbers of one sort of nodes. Slopes are of what grows with the place; the others as in `Step`."""
+
+    logit: float
+    wrong: float
+    position: float
+    prompt: float
+    before: float
+    masks: tuple[float, ...]
+    luck: tuple[float, ...]
+    sampled: tuple[float, float]
+    together: tuple[float, float]
+    checks: tuple[float, float]
+    cost: HopCost | None
+
+
+def outline_of(layouts: Sequence[Layout]) -> Outline:
+    """Group the layouts.
 
     Raises:
-        SimulationError: no layout, or an arm or family that the model does not know.
+        SimulationError: there is none.
     """
     if not layouts:
         raise SimulationError("there is no task to simulate; the suite has none at this depth")
     by_shape: dict[tuple[object, ...], list[int]] = {}
     for number, layout in enumerate(layouts):
         by_shape.setdefault(tuple(map(_setting, layout.nodes)), []).append(number)
-    groups = [_group(numbers, [layouts[number] for number in numbers], rates, arm) for numbers in by_shape.values()]
-    return Program(len(layouts), tuple(groups))
+    sorts: dict[tuple[object, ...], tuple[int, Node]] = {}
+    groups = [
+        (np.array(numbers, dtype=np.intp), tuple(_places([layouts[number] for number in numbers], sorts)))
+        for numbers in by_shape.values()
+    ]
+    return Outline(len(layouts), tuple(groups), tuple(node for _, node in sorts.values()))
 
 
 def _setting(node: Node) -> tuple[object, ...]:
     return tuple(node.model_dump(exclude={"id", "parents", "family", "kind"}).values())
 
 
-def _group(numbers: Sequence[int], layouts: Sequence[Layout], rates: Rates, arm: str) -> Group:
-    places = [{node.id: place for place, node in enumerate(layout.nodes)} for layout in layouts]
-    needed = [_on_way(layout, place) for layout, place in zip(layouts, places, strict=True)]
-    steps = []
+def _places(layouts: Sequence[Layout], sorts: dict[tuple[object, ...], tuple[int, Node]]) -> Iterator[Place]:
+    names = [{node.id: place for place, node in enumerate(layout.nodes)} for layout in layouts]
+    needed = [_on_way(layout, of) for layout, of in zip(layouts, names, strict=True)]
+    depth = len(layouts[0].nodes)
     for place, node in enumerate(layouts[0].nodes):
         nodes = [layout.nodes[place] for layout in layouts]
-        parents = [[of[parent] for parent in node.parents] for node, of in zip(nodes, places, strict=True)]
+        keys = [(*_setting(one), one.family, one.kind, len(one.parents)) for one in nodes]
+        numbers = [sorts.setdefault(key, (len(sorts), one))[0] for key, one in zip(keys, nodes, strict=True)]
+        parents = [[of[parent] for parent in one.parents] for one, of in zip(nodes, names, strict=True)]
+        most = max(map(len, parents))
+        padded = np.array([[*own, *[depth] * (most - len(own))] for own in parents], dtype=np.intp).reshape(len(nodes), most)
+        same = tuple(parents[0]) if all(own == parents[0] for own in parents) else None
         on_way = np.array([flags[place] for flags in needed])
-        steps.append(_step(nodes, parents, len(layouts[0].nodes), place, on_way, rates, node.arm or arm))
-    return Group(np.array(numbers, dtype=np.intp), tuple(steps))
+        yield Place(node, np.array(numbers, dtype=np.intp), padded, same, on_way)
 
 
 def _on_way(layout: Layout, places: dict[str, int]) -> list[bool]:
@@ -124,88 +166,119 @@ def _on_way(layout: Layout, places: dict[str, int]) -> list[bool]:
     return needed
 
 
-def _step(
-    nodes: Sequence[Node],
-    parents: Sequence[Sequence[int]],
-    depth: int,
-    place: int,
-    on_way: npt.NDArray[np.bool_],
-    rates: Rates,
-    arm: str,
-) -> Step:
-    node, most = nodes[0], max(map(len, parents))
-    padded = np.array([[*own, *[depth] * (most - len(own))] for own in parents], dtype=np.intp).reshape(len(nodes), most)
-    costs = [_cost(rates, arm, one.family) for one in nodes]
-    checks = [_checking(rates, arm, one) for one in nodes]
-    logit = _each(nodes, lambda one: _right(rates, arm, one, place, GREEDY))
-    return Step(
-        node=node,
-        parents=padded,
-        same_parents=tuple(parents[0]) if all(own == parents[0] for own in parents) else None,
-        right=probability(logit).astype(np.float32),
-        wrong=probability(_each(nodes, lambda one: _wrong(rates, arm, one, GREEDY))).astype(np.float32),
-        logit=logit,
-        before=_each(nodes, lambda one: rates.slope(arm, "errors_before", one.family)),
-        masks=_by_wrong(nodes, most, lambda one, wrong: rates.mask(one.family, one.kind, len(one.parents), wrong)),
-        luck=_by_wrong(nodes, most, lambda one, wrong: rates.luck(one.family, len(one.parents), wrong)),
-        tables=_tables(nodes, rates, arm, place),
-        together=np.array([(of.correlation, of.agreement) for of in (rates.repeats(arm, one.family) for one in nodes)]),
-        detection=np.array([detection for detection, _ in checks]),
-        false_alarm=np.array([alarm for _, alarm in checks]),
-        on_way=on_way,
-        costs=np.array([_call(cost, place) for cost in costs]),
-        latency_s=np.array([np.nan if cost is None or cost.latency_s is None else cost.latency_s for cost in costs]),
+def compile_program(outline: Outline, rates: Rates, arm: str) -> Program:
+    """Every number that the simulation needs.
+
+    Args:
+        arm: answers where a node names none.
+
+    Raises:
+        SimulationError: an arm or family that the model does not know, or a checker of unknown worth.
+    """
+    most = max(place.parents.shape[1] for _, places in outline.groups for place in places)
+    sorts = [_sort(rates, node.arm or arm, node, most) for node in outline.sorts]
+    table = _Table(sorts)
+    groups = [
+        Group(templates, tuple(table.step(place, number) for number, place in enumerate(places)))
+        for templates, places in outline.groups
+    ]
+    return Program(outline.layouts, tuple(groups))
+
+
+def _sort(rates: Rates, arm: str, node: Node, most: int) -> Sort:
+    family, kind, parents = node.family, node.kind, len(node.parents)
+    base = rates.slope(arm, "parents", family) * covariate("parents", max(1, parents))
+    change = rates.slope(arm, "wrong_parents", family)
+    greedy, drawn = (rates.slip_logit(arm, family, kind, temperature) for temperature in (GREEDY, node.temperature))
+    repeats = rates.repeats(arm, family)
+    return Sort(
+        logit=greedy + base,
+        wrong=greedy + change,
+        position=rates.slope(arm, "position", family),
+        prompt=rates.slope(arm, "prompt", family),
+        before=rates.slope(arm, "errors_before", family),
+        masks=(0.0, *(rates.mask(family, kind, parents, wrong) for wrong in range(1, most + 1))),
+        luck=(0.0, *(rates.luck(family, parents, wrong) for wrong in range(1, most + 1))),
+        sampled=(drawn + base, drawn + change),
+        together=(repeats.correlation, repeats.agreement),
+        checks=_checking(rates, arm, node),
+        cost=rates.model.arm(arm).costs.get(family),
     )
 
 
-def _each(nodes: Sequence[Node], number: Callable[[Node], float]) -> Floats:
-    return np.array([number(node) for node in nodes], dtype=np.float64)
+class _Table:
+    """The numbers of all sorts as arrays, from which steps are looked up."""
+
+    def __init__(self, sorts: Sequence[Sort]) -> None:
+        self._sorts = sorts
+        self._logit, self._wrong, self._position, self._prompt, self._before = np.array([one[:5] for one in sorts]).T
+        self._masks, self._luck = np.array([one.masks for one in sorts]), np.array([one.luck for one in sorts])
+        self._together, self._checks = np.array([one.together for one in sorts]), np.array([one.checks for one in sorts])
+        self._cost = np.array([_call(one.cost) for one in sorts])
+        self._growth = np.array([0.0 if one.cost is None else one.cost.prompt_growth for one in sorts])
+        self._latency = np.array([_known(None if one.cost is None else one.cost.latency_s) for one in sorts])
+        self._quantiles: dict[tuple[int, float], Floats] = {}
+
+    def step(self, place: Place, number: int) -> Step:
+        """The step at a place, counted from 0."""
+        own = place.sorts
+        more = self._position[own] * covariate("position", number + 1) + self._prompted(own, number)
+        costs = self._cost[own].copy()
+        costs[:, 0] += self._growth[own] * number
+        logit = self._logit[own] + more
+        return Step(
+            node=place.node,
+            parents=place.parents,
+            same_parents=place.same_parents,
+            right=probability(logit).astype(np.float32),
+            wrong=probability(self._wrong[own]).astype(np.float32),
+            logit=logit,
+            before=self._before[own],
+            masks=self._masks[own],
+            luck=self._luck[own],
+            tables=self._tables(place, more),
+            together=self._together[own],
+            detection=self._checks[own, 0],
+            false_alarm=self._checks[own, 1],
+            on_way=place.on_way,
+            costs=costs,
+            latency_s=self._latency[own],
+        )
+
+    def _prompted(self, own: Integers, number: int) -> Floats:
+        """[template] what the length of the prompt adds to the logit."""
+        slopes: Floats = self._prompt[own]
+        if not slopes.any():
+            return slopes
+        tokens = np.nan_to_num(self._cost[own, 0], nan=32.0) + self._growth[own] * number
+        found: Floats = slopes * np.array([covariate("prompt", count) for count in tokens.tolist()])
+        return found
+
+    def _tables(self, place: Place, more: Floats) -> Floats:
+        """[template, wrong parents or not, GRID]; empty where the node is drawn once."""
+        if place.node.op not in SEVERAL:
+            return np.zeros((len(place.sorts), 2, 0))
+        found = []
+        for sort, added in zip(place.sorts.tolist(), more.tolist(), strict=True):
+            key = sort, added
+            if key not in self._quantiles:
+                right, wrong = self._sorts[sort].sampled
+                means = probability(np.array([right + added, wrong])).tolist()
+                correlation = self._sorts[sort].together[0]
+                self._quantiles[key] = np.array([quantiles(mean, correlation) for mean in means])
+            found.append(self._quantiles[key])
+        return np.array(found)
 
 
-def _tables(nodes: Sequence[Node], rates: Rates, arm: str, place: int) -> Floats:
-    """[template, wrong parents or not, GRID]; empty where the node is drawn once."""
-    if nodes[0].op not in SEVERAL:
-        return np.zeros((len(nodes), 2, 0))
-    found = []
-    for one in nodes:
-        logits = np.array([_right(rates, arm, one, place, one.temperature), _wrong(rates, arm, one, one.temperature)])
-        correlation = rates.repeats(arm, one.family).correlation
-        found.append([quantiles(mean, correlation) for mean in probability(logits).tolist()])
-    return np.array(found)
+def _known(number: float | None) -> float:
+    return np.nan if number is None else number
 
 
-def _by_wrong(nodes: Sequence[Node], most: int, number: Callable[[Node, int], float]) -> Floats:
-    """[template, wrong parents from 0]; the first column is never used."""
-    return np.array([[0.0, *(number(node, wrong) for wrong in range(1, most + 1))] for node in nodes])
-
-
-def _right(rates: Rates, arm: str, node: Node, place: int, temperature: float) -> float:
-    """Logit of a slip on right parents, no error before."""
-    cost = _cost(rates, arm, node.family)
-    prompt = 32.0 if cost is None else cost.prompt_tokens + cost.prompt_growth * place
-    return (
-        rates.slip_logit(arm, node.family, node.kind, temperature)
-        + rates.slope(arm, "position", node.family) * covariate("position", place + 1)
-        + rates.slope(arm, "parents", node.family) * covariate("parents", max(1, len(node.parents)))
-        + rates.slope(arm, "prompt", node.family) * covariate("prompt", prompt)
-    )
-
-
-def _wrong(rates: Rates, arm: str, node: Node, temperature: float) -> float:
-    """Logit of a slip where a parent is in error."""
-    return rates.slip_logit(arm, node.family, node.kind, temperature) + rates.slope(arm, "wrong_parents", node.family)
-
-
-def _cost(rates: Rates, arm: str, family: str) -> HopCost | None:
-    return rates.model.arm(arm).costs.get(family)
-
-
-def _call(cost: HopCost | None, place: int) -> tuple[float, float, float]:
-    """Prompt tokens, generated tokens and joules of one call; NaN where not measured."""
+def _call(cost: HopCost | None) -> tuple[float, float, float]:
+    """Prompt tokens at the first place, generated tokens and joules of one call; NaN where not measured."""
     if cost is None:
         return np.nan, np.nan, np.nan
-    energy_j = np.nan if cost.energy_j is None else cost.energy_j
-    return cost.prompt_tokens + cost.prompt_growth * place, cost.completion_tokens, energy_j
+    return cost.prompt_tokens, cost.completion_tokens, _known(cost.energy_j)
 
 
 def _checking(rates: Rates, arm: str, node: Node) -> tuple[float, float]:
@@ -228,7 +301,6 @@ def _checking(rates: Rates, arm: str, node: Node) -> tuple[float, float]:
     return detection, alarm
 
 
-@lru_cache(maxsize=65536)
 def quantiles(mean: float, correlation: float) -> Floats:
     """[GRID] the probability of a slip at evenly spaced cube roots of 1 − difficulty, from the hardest hop to the easiest.
 
