@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from qtrap_agents import __version__
-from qtrap_agents.cli import advise, bench, experiment, forecast, quantise, read, run, simulate, tasks
+from qtrap_agents.cli import advise, bench, experiment, forecast, plan, quantise, read, run, simulate, tasks
 from qtrap_agents.errors import QtrapError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -22,6 +22,7 @@ for verb in (
     advise.advise,
     simulate.fit,
     forecast.simulate,
+    plan.plan,
     quantise.quantize,
     read.doctor,
 ):

@@ -99,7 +99,7 @@ def outcome_json(found: PlanOutcome) -> dict[str, Any]:
     return {
         "run": found.run,
         "unit": prediction.unit,
-        "counted": prediction.unit != "J",
+        "counted": prediction.unit == "weight bytes",
         "target": prediction.target,
         "max_cost": prediction.max_cost,
         "target_to_interval": found.place,
@@ -128,8 +128,10 @@ class _Measured(NamedTuple):
         judged = [trace for trace in traces if trace.score is not None]
         if unit == "J":
             costs, share = _joules(spent)
-        else:
+        elif unit == "weight bytes":
             costs, share = weight_bytes_by_task(traces, run.identity(arm)), 1.0
+        else:
+            costs, share = None, 1.0
         return cls(_solved(judged), len(judged), len(traces) - len(judged), costs, share)
 
 

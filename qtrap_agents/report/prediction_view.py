@@ -74,9 +74,11 @@ def _rows(unit: Unit) -> list[tuple[str, Figure]]:
 
 
 def amount(cost: float, unit: Unit) -> str:
-    """`12.4 MB` of weight bytes, or joules."""
+    """`12.4 MB` of weight bytes, joules, or units that were given."""
     if unit == "J":
         return joules_between(cost, None, None)
+    if unit == "cost units":
+        return f"{significant(cost)} {unit}"
     name, scale = _scale(cost)
     return f"{significant(cost / scale)} {name}"
 
@@ -130,4 +132,6 @@ def _against(outcome: Outcome) -> str:
 def _meaning(unit: Unit) -> str:
     if unit == "J":
         return "J: joules as the meter counted them, apportioned by busy token time"
+    if unit == "cost units":
+        return "cost units: as they were given to `qtrap plan --cost`; a run does not count them"
     return "weight bytes: bytes of the weights of the arm that answered × tokens it generated; a count, not a measurement"

@@ -41,9 +41,7 @@ def costs_of(
         return Costs(unit="J", source="joules per hop, measured in the fitted runs", per_call=measured)
     if joules_per_token is not None:
         if missing := [arm for arm in arms if arm not in joules_per_token]:
-            raise SimulationError(
-                f"{bench}: no measured joules of {', '.join(missing)}; bench that arm on a machine with a meter"
-            )
+            raise SimulationError(f"{bench}: no measured joules of {', '.join(missing)}; bench it on a machine with a meter")
         found = {arm: joules_per_token[arm] * tokens[arm].completion_tokens for arm in arms}
         return Costs(unit="J", source=f"joules per output token of {bench} × generated tokens of a hop", per_call=found)
     return Costs(
@@ -67,9 +65,7 @@ def _given(arms: Sequence[str], given: Mapping[str, float]) -> Costs:
 def _tokens(model: ErrorModel, arm: str, family: str) -> HopCost:
     cost = model.arm(arm).costs.get(family)
     if cost is None:
-        raise SimulationError(
-            f"the model has no hop of '{family}' on arm '{arm}' with its tokens; give --cost, or fit such a run"
-        )
+        raise SimulationError(f"the model has no hop of '{family}' on arm '{arm}' ; give --cost, or fit such a run")
     return cost
 
 

@@ -76,7 +76,7 @@ class Problem:
         self.depth = max(position for _, position in self.cells)
         weights = _weights(self.layouts, self._rates)
         kinds = dict.fromkeys(kind for kind, _ in self.cells)
-        drawn = {(kind, option): self._drawn(kind, option) for kind in kinds for option in self.options}
+        self._known = drawn = {(kind, option): self._drawn(kind, option) for kind in kinds for option in self.options}
         self._cost = {
             (cell, option): self.counts[cell] * drawn[cell[0], option][1] * self.costs.per_call[option.arm]
             for cell in self.cells
@@ -107,10 +107,8 @@ class Problem:
 
     def calls(self, plan: Assignment) -> float:
         """Model calls a task."""
-        return math.fsum(
-            self._cost[cell, option] / self.costs.per_call[option.arm]
-            for cell, option in ((one, plan[one]) for one in self.cells)
-        )
+        answers = ((cell, plan[cell]) for cell in self.cells)
+        return math.fsum(self._cost[cell, option] / self.costs.per_call[option.arm] for cell, option in answers)
 
     def estimate(self, plan: Assignment) -> float:
         """Success by the sum of losses, without the simulator."""
@@ -134,8 +132,7 @@ class Problem:
 
     def slips(self, cells: Iterable[Cell], option: Option) -> float:
         """Expected slips a task on right parents in these cells, at the posterior means."""
-        drawn = {kind: self._drawn(kind, option)[0] for kind in {kind for kind, _ in (cells := tuple(cells))}}
-        return math.fsum(self.counts[cell] * min(1.0, drawn[cell[0]] * self._at(cell, option)) for cell in cells)
+        return math.fsum(self.counts[cell] * min(1.0, self._known[cell[0], option][0] * self._at(cell, option)) for cell in cells)
 
     def all_on(self, option: Option) -> Assignment:
         """Every hop answered in one way."""
@@ -283,9 +280,19 @@ def _lighter(problem: Problem, plan: dict[Cell, Option], target: float) -> dict[
             moved = plan | dict.fromkeys(part, option)
             if tried >= MOVES or problem.cost(moved) >= problem.cost(plan) or problem.estimate(moved) < target - SLACK:
                 continue
+            if len(part) == 1 and not _beside(problem, plan, part[0], option):
+                continue
             tried += 1
             plan = moved if problem.success(moved) >= target else plan
     return plan
+
+
+def _beside(problem: Problem, plan: Assignment, cell: Cell, option: Option) -> bool:
+    """Whether the option is that of the same kind one place before or behind: ranges of positions stay few."""
+    kind, position = cell
+    places = [place for of, place in problem.cells if of == kind]
+    number = places.index(position)
+    return any(plan[kind, place] == option for place in places[max(0, number - 1) : number + 2] if place != position)
 
 
 def _gain(before: tuple[float, float, Option], after: tuple[float, float, Option]) -> float:

@@ -1,6 +1,6 @@
 """Layouts and rates made ready for numpy: for every place of a chain one step, with the numbers of every template.
 
-Layouts with equally many nodes and the same operations, arms and settings at every place share a group; families, kinds and
+Layouts with equally many nodes and the same operations and settings at every place share a group; arms, families, kinds and
 parents may differ between them: they are looked up by template.
 """
 
@@ -126,13 +126,17 @@ def outline_of(layouts: Sequence[Layout]) -> Outline:
         raise SimulationError("there is no task to simulate; the suite has none at this depth")
     by_shape: dict[tuple[object, ...], list[int]] = {}
     for number, layout in enumerate(layouts):
-        by_shape.setdefault(tuple(map(_setting, layout.nodes)), []).append(number)
+        by_shape.setdefault(tuple(map(_shape, layout.nodes)), []).append(number)
     sorts: dict[tuple[object, ...], tuple[int, Node]] = {}
     groups = [
         (np.array(numbers, dtype=np.intp), tuple(_places([layouts[number] for number in numbers], sorts)))
         for numbers in by_shape.values()
     ]
     return Outline(len(layouts), tuple(groups), tuple(node for _, node in sorts.values()))
+
+
+def _shape(node: Node) -> tuple[object, ...]:
+    return tuple(node.model_dump(exclude={"id", "parents", "family", "kind", "arm"}).values())
 
 
 def _setting(node: Node) -> tuple[object, ...]:
