@@ -109,8 +109,8 @@ class Prediction(Record):
     """What a plan was chosen for, and what the model expects of it.
 
     `unit` is that of all costs: `weight bytes` read for the tokens of a task (weight bytes of the arm that answers times
-    generated tokens), `J`, or `cost units` that were given with `--cost`. `target` is the success that was asked for, `max_cost` the cost that was allowed. `model` is the
-    name of the model file and `checksum` its SHA-256.
+    generated tokens), `J`, or `cost units` that were given with `--cost`. `target` is the success that was asked for, `max_cost`
+    the cost that was allowed. `model` is the name of the model file and `checksum` its SHA-256.
     """
 
     plan: Outlook
