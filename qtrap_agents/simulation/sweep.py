@@ -4,6 +4,7 @@ Jobs travel in batches, so that a model and its layouts travel once for many of 
 batch only: Ray gives it to another one.
 """
 
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +21,9 @@ LOCAL = "local"
 
 EACH = 4
 """Batches for each worker: small enough that none is left alone at the end."""
+
+REACHED_S = 5.0
+"""Seconds in which a cluster must take a connection."""
 
 RETRIES = 3
 """How often Ray does a batch again whose worker was lost."""
@@ -77,13 +81,12 @@ def on_ray(address: str, workers: int) -> Iterator[Work]:
         SimulationError: Ray is not installed, or there is no cluster at the address.
     """
     ray = _ray()
+    _look_for(address)
     where: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == LOCAL else {"address": address}
     try:
         ray.init(log_to_driver=False, logging_level="error", **where)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise SimulationError(
-            f"--ray {address}: no cluster answers there ({first_line(error)}); `ray start --head` starts one"
-        ) from error
+        raise _nobody(address, error) from error
     remote = ray.remote(perform_all).options(max_retries=RETRIES, num_cpus=1)
     size = max(workers, int(ray.cluster_resources().get("CPU", 1)))
 
@@ -105,6 +108,21 @@ def on_ray(address: str, workers: int) -> Iterator[Work]:
         yield work
     finally:
         ray.shutdown()
+
+
+def _look_for(address: str) -> None:
+    """Ray itself would wait for minutes. Raises SimulationError where nothing listens at `host:port`."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), REACHED_S).close()
+    except OSError as error:
+        raise _nobody(address, error) from error
+
+
+def _nobody(address: str, error: Exception) -> SimulationError:
+    return SimulationError(f"--ray {address}: no cluster answers there ({first_line(error)}); `ray start --head` starts one")
 
 
 def _ray() -> Any:
