@@ -247,7 +247,7 @@ def _reach(problem: Problem, predict: _Predict, target: float, confident: bool) 
         if got(found) < target:
             what = "the lower end of the interval" if confident else "the mean prediction"
             raise SimulationError(
-                f"no plan with these arms reaches {percent(target)} by {what}; the best one is "
+                f"no plan with these arms reaches {100 * target:g} % by {what}; the best one is "
                 f"{_told(problem, found)}; lower --target, or give more --arm, --votes or --verify"
             )
         reached.append(found)
@@ -288,13 +288,19 @@ def _front(problem: Problem, predict: _Predict, found: _Found, alone: Mapping[st
         cast = one.forecast
         beaten = any(point.success >= cast.success for point in points)
         if label or not beaten:
-            points.append(FrontPoint(cost=one.cost, success=cast.success, low=cast.low, high=cast.high, label=label))
+            low, high = _ends(cast)
+            points.append(FrontPoint(cost=one.cost, success=cast.success, low=low, high=high, label=label))
     return tuple(points)
+
+
+def _ends(cast: Forecast) -> tuple[float, float]:
+    """The interval; it holds the mean even where all draws are as good as equal."""
+    return min(cast.low, cast.success), max(cast.high, cast.success)
 
 
 def _outlook(found: _Found) -> Outlook:
     cast = found.forecast
-    low, high = min(cast.low, cast.success), max(cast.high, cast.success)
+    low, high = _ends(cast)
     return Outlook(success=Estimate(mean=cast.success, low=low, high=high, mc_se=cast.mc_se, chains=cast.chains), cost=found.cost)
 
 

@@ -254,12 +254,12 @@ def _first(plans: Sequence[dict[Cell, Option]], reaches: Callable[[dict[Cell, Op
 
 
 def _split(problem: Problem, plans: Sequence[dict[Cell, Option]], reached: int, target: float) -> Iterable[dict[Cell, Option]]:
-    """The last step of the sweep at as few positions as are needed, those first where it gains most for its cost."""
+    """The last step of the sweep at as few positions as are needed, late ones first: behind them fewest errors die out."""
     if reached == 0:
         return
     below, above = plans[reached - 1], plans[reached]
     changed = [cell for cell in problem.cells if below[cell] != above[cell]]
-    changed.sort(key=lambda cell: problem.estimate({**below, cell: above[cell]}) - problem.estimate(below), reverse=True)
+    changed.sort(key=lambda cell: -cell[1])
     parts = [{**below, **{cell: above[cell] for cell in changed[:size]}} for size in range(1, len(changed) + 1)]
     first = _first(parts, lambda plan: problem.success(plan) >= target)
     if first is not None:
