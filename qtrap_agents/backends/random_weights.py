@@ -24,7 +24,7 @@ Format = Literal["fp16", "gptq", "awq"]
 FORMATS: tuple[Format, ...] = ("fp16", "gptq", "awq")
 BITS, GROUP = 4, 128
 PER_WORD = 32 // BITS
-DEVIATION = 0.02
+DEVIATION = 0.005
 """Standard deviation of the weights, as models are initialised."""
 NIBBLE_DEVIATION = 4.61
 DRAWN = 3_000_017

@@ -33,11 +33,11 @@ class Chain(NamedTuple):
         kept = 1.0 - both
         if kept <= 0 and not float(depth).is_integer():
             return limit
-        return limit + (1.0 - limit) * kept**depth
+        return limit + (1.0 - limit) * math.pow(kept, depth)
 
     def first_error(self, depth: int) -> Floats:
         """[hop from 1] probability that the first error of a chain of that depth is there."""
-        found: Floats = self.own * (1.0 - self.own) ** np.arange(depth)
+        found: Floats = self.own * np.power(1.0 - self.own, np.arange(depth, dtype=np.float64))
         return found
 
     def wrong_premises(self, depth: int) -> float:

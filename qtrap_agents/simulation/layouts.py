@@ -7,7 +7,6 @@ from qtrap_agents.errors import SimulationError
 from qtrap_agents.simulation.layout import Layout, Node
 from qtrap_agents.suites.catalog import load_suite
 from qtrap_agents.types import Task, Value
-from qtrap_agents.workflows.catalog import load_workflow, parameters
 
 TEMPLATES = 64
 """Tasks that a simulation takes its kinds and dependencies from."""
@@ -66,6 +65,8 @@ def layouts_of(
 
 def node_settings(workflow: WorkflowChoice) -> dict[str, object]:
     """What a workflow makes of every node. Raises SimulationError, ConfigError."""
+    from qtrap_agents.workflows.catalog import load_workflow, parameters
+
     load_workflow(workflow)
     if workflow.name not in SIMULATED:
         raise SimulationError(

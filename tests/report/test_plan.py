@@ -15,7 +15,7 @@ from qtrap_agents.errors import SimulationError, StoreError
 from qtrap_agents.plans import Rule, load_plan
 from qtrap_agents.report.comparison import compare_runs
 from qtrap_agents.report.front_page import front_page
-from qtrap_agents.report.plan import Goal, Place, PlanReport, bench_joules, make_plan, outcomes_of, plan_json, save_plan
+from qtrap_agents.report.plan import Goal, Place, PlanReport, make_plan, outcomes_of, plan_json, save_plan
 from qtrap_agents.report.plan_view import render_plan
 from qtrap_agents.simulation.costing import costs_of
 from qtrap_agents.simulation.model import ErrorModel
@@ -87,11 +87,11 @@ def test_the_lower_end_costs_more_than_the_mean() -> None:
 
 
 def test_what_cannot_be_reached_is_said_with_the_best_there_is() -> None:
-    with pytest.raises(SimulationError, match="no plan with these arms reaches 99.99 % by the mean") as error:
+    with pytest.raises(SimulationError, match=r"no plan with these arms reaches 99\.99 % by the mean") as error:
         report(Goal(success=0.9999))
     assert "100.0 % of the hops on solve" in str(error.value)
     assert "a task for 99." in str(error.value)
-    with pytest.raises(SimulationError, match="no plan costs only 10.0 B a task; the cheapest costs"):
+    with pytest.raises(SimulationError, match=r"no plan costs only 10\.0 B a task; the cheapest costs"):
         report(Goal(cost=10.0))
 
 

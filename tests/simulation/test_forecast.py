@@ -15,6 +15,7 @@ from qtrap_agents.report.forecast import Place, simulate_all
 from qtrap_agents.simulation import sweep
 from qtrap_agents.simulation.forecast import Forecast, Job, forecast
 from qtrap_agents.simulation.layout import Layout
+from qtrap_agents.simulation.program import outline_of
 
 LAYOUTS = (chain(8),)
 
@@ -81,13 +82,7 @@ def test_processes_give_the_same_to_the_last_bit() -> None:
 
 def test_an_error_inside_a_process_keeps_its_sentence() -> None:
     with sweep.work_for(2, None) as work, pytest.raises(SimulationError, match="unknown arm 'b'"):
-        list(work([Job(model({"a": arm(0.1)}), outline(), "b", 10, 0, None, (0,))]))
-
-
-def outline() -> object:
-    from qtrap_agents.simulation.program import outline_of
-
-    return outline_of(LAYOUTS)
+        list(work([Job(model({"a": arm(0.1)}), outline_of(LAYOUTS), "b", 10, 0, None, (0,))]))
 
 
 @pytest.mark.filterwarnings("ignore")

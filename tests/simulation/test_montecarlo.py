@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import modelled
 import numpy as np
@@ -55,7 +57,8 @@ def test_blocks_are_the_same_however_they_are_cut(cuts: list[int], seed: int) ->
 
 def same(first: Tally, second: Tally) -> bool:
     """Counts are equal; sums of floating-point numbers up to the order of their parts."""
-    return all(np.allclose(a, b, rtol=1e-12, atol=0, equal_nan=True) for a, b in zip(first, second, strict=True))
+    pairs: Iterable[tuple[Any, Any]] = zip(first, second, strict=True)
+    return all(np.allclose(a, b, rtol=1e-12, atol=0, equal_nan=True) for a, b in pairs)
 
 
 def test_a_seed_decides_everything() -> None:
