@@ -39,8 +39,8 @@ Covariate = Literal["position", "parents", "wrong_parents", "errors_before", "pr
 def covariate(name: Covariate, value: float) -> float:
     """The scale on which a covariate enters the logit; 0 stands for the first hop, one parent, no error, 32 prompt tokens.
 
-    A hop with a parent in error has `wrong_parents` = 1 and 0 for all others: there a position or a number of errors only tells
-    for how long it has been so.
+    A hop with a parent in error has `wrong_parents` = 1 and 0 for all others, and no kind: there a position or a number of errors
+    only tells for how long it has been so.
 
     Args:
         value: position from 1; number of parents; 1.0 where a parent is in error; number of earlier premises of the chain in
@@ -232,7 +232,8 @@ class Rates:
     def slip_logit(self, arm: str, family: str, kind: str = "", temperature: float = 0.0) -> float:
         """Logit of a slip at the first hop, one right parent; add `slope` times each covariate.
 
-        A family that was never drawn at this temperature has its greedy rate; an unknown kind the rate of its family.
+        A family that was never drawn at this temperature has its greedy rate; an unknown kind the rate of its family. A slip on
+        wrong parents is `slip_logit` without a kind and the slope of `wrong_parents`.
 
         Raises:
             SimulationError: the arm or family is not in the model.

@@ -194,16 +194,17 @@ def _sort(rates: Rates, arm: str, node: Node, most: int) -> Sort:
     base = rates.slope(arm, "parents", family) * covariate("parents", max(1, parents))
     change = rates.slope(arm, "wrong_parents", family)
     greedy, drawn = (rates.slip_logit(arm, family, kind, temperature) for temperature in (GREEDY, node.temperature))
+    wrong, drawn_wrong = (rates.slip_logit(arm, family, "", temperature) + change for temperature in (GREEDY, node.temperature))
     repeats = rates.repeats(arm, family)
     return Sort(
         logit=greedy + base,
-        wrong=greedy + change,
+        wrong=wrong,
         position=rates.slope(arm, "position", family),
         prompt=rates.slope(arm, "prompt", family),
         before=rates.slope(arm, "errors_before", family),
         masks=(0.0, *(rates.mask(family, kind, parents, wrong) for wrong in range(1, most + 1))),
         luck=(0.0, *(rates.luck(family, parents, wrong) for wrong in range(1, most + 1))),
-        sampled=(drawn + base, drawn + change),
+        sampled=(drawn + base, drawn_wrong),
         together=(repeats.correlation, repeats.agreement),
         checks=_checking(rates, arm, node),
         cost=rates.model.arm(arm).costs.get(family),

@@ -76,8 +76,8 @@ def _ratios(counts: Counts, known: Sequence[str], candidates: Iterable[str]) -> 
 
 
 def beside(known: Sequence[str], name: str) -> tuple[str, ...]:
-    """The terms that a term is held against: `wrong_parents` beside all covariates of hops on right parents."""
-    needs = name in COVARIATES and name != "wrong_parents" and "wrong_parents" not in known
+    """The terms that a term is held against: `wrong_parents` beside all that is told of hops on right parents."""
+    needs = name in (*COVARIATES, "kind") and name != "wrong_parents" and "wrong_parents" not in known
     return (*known, "wrong_parents") if needs else tuple(known)
 
 

@@ -35,7 +35,10 @@ Counts = Mapping[Cell, tuple[float, float]]
 
 
 class Group(NamedTuple):
-    """Hops that are alike in the terms of a model. `family` bears its temperature where that is a term."""
+    """Hops that are alike in the terms of a model. `family` bears its temperature where that is a term.
+
+    `kind` is empty on wrong parents, where only the family counts: which kinds slip on right ones tells nothing of those.
+    """
 
     family: str
     kind: str
@@ -66,7 +69,8 @@ def group_of(cell: Cell, terms: frozenset[str]) -> Group:
     """What a cell is to a model with these terms."""
     family = drawn_family(cell) if "temperature" in terms else cell.family
     values = tuple(_value(name, cell) for name in COVARIATES if name in terms)
-    return Group(family, cell.kind if "kind" in terms else "", values)
+    kind = cell.kind if "kind" in terms and not cell.wrong else ""
+    return Group(family, kind, values)
 
 
 def _value(name: Covariate, cell: Cell) -> float:
@@ -136,7 +140,7 @@ def design_rows(groups: Iterable[Group], slips: Slips) -> Floats:
 
 def _names(groups: Iterable[Group], terms: frozenset[str]) -> list[str]:
     families = sorted({group.family for group in groups})
-    kinds = sorted({(plain_family(group), group.kind) for group in groups}) if "kind" in terms else []
+    kinds = sorted({(plain_family(group), group.kind) for group in groups if group.kind}) if "kind" in terms else []
     several = [(family, kind) for family, kind in kinds if sum(other == family for other, _ in kinds) > 1]
     return [
         "mean",

@@ -129,7 +129,7 @@ def test_the_design_is_what_the_simulator_adds_up() -> None:
     rates = ErrorModel(made_by="", baseline="x", families={"f": hop, "g": hop}, arms={"x": arm}, masks={}, luck={}).point()
     rows = design_rows([group_of(one, terms_of(slips)) for one in counts], slips) @ np.array(slips.mean)
     for one, found in zip(counts, rows, strict=True):
-        expected = rates.slip_logit("x", one.family, one.kind, one.temperature)
+        expected = rates.slip_logit("x", one.family, "" if one.wrong else one.kind, one.temperature)
         expected += rates.slope("x", "wrong_parents", one.family) if one.wrong else 0.0
         expected += 0.0 if one.wrong else rates.slope("x", "position", one.family) * math.log2(one.position)
         assert found == pytest.approx(expected)
