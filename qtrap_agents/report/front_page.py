@@ -133,9 +133,21 @@ def _svg(front: Sequence[FrontPoint], measured: Sequence[Measured], unit: str, t
 def _frame(front: Sequence[FrontPoint], measured: Sequence[Measured]) -> Frame:
     costs = [point.cost for point in front] + [point.cost for point in measured]
     lows = [point.low for point in front] + [point.low for point in measured]
-    pad = 0.06 * (max(costs) - min(costs)) or 0.1 * max(costs)
+    step = _round_step(max(costs) - min(costs) or max(costs))
+    low, high = math.floor(min(costs) / step) * step, math.ceil(max(costs) / step) * step
     bottom = math.floor(20 * min(lows)) / 20
-    return Frame((max(0.0, min(costs) - pad), max(costs) + pad), (min(bottom, 0.95), 1.0))
+    return Frame((low, high if high > low else low + step), (min(bottom, 0.95), 1.0))
+
+
+def _round_step(span: float) -> float:
+    """1, 2 or 5 times a power of ten, four to nine of which make the span."""
+    size = 10 ** math.floor(math.log10(span / 4))
+    return next(size * times for times in (5, 2, 1) if span / (size * times) >= 4)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    step = _round_step(high - low)
+    return [number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _scale(cost: float, unit: str) -> tuple[str, float]:
@@ -148,13 +160,12 @@ def _scale(cost: float, unit: str) -> tuple[str, float]:
 
 def _axes(frame: Frame, name: str, scale: float) -> Iterator[str]:
     base = HEIGHT - BOTTOM
-    for step in range(6):
-        share = frame.shares[0] + (frame.shares[1] - frame.shares[0]) * step / 5
-        cost = frame.costs[0] + (frame.costs[1] - frame.costs[0]) * step / 5
-        x, y = frame.x(cost), frame.y(share)
+    for share in _ticks(*frame.shares):
+        y = frame.y(share)
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{100 * share:.0f}</text>'
-        yield f'<text x="{x:.1f}" y="{base + 20}" text-anchor="middle">{significant(cost / scale)}</text>'
+        yield f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{100 * share:.3g}</text>'
+    for cost in _ticks(*frame.costs):
+        yield f'<text x="{frame.x(cost):.1f}" y="{base + 20}" text-anchor="middle">{significant(cost / scale)}</text>'
     yield f'<path class="axis" fill="none" d="M{LEFT} {TOP}V{base}H{WIDTH - RIGHT}"/>'
     yield f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 16}" text-anchor="middle">cost of a task, {escape(name)}</text>'
     middle = (TOP + base) / 2
