@@ -231,27 +231,24 @@ def _reach(problem: Problem, predict: _Predict, target: float, confident: bool) 
     def got(found: _Found) -> float:
         return found.forecast.low if confident else found.forecast.success
 
-    aim, reached = target, []
-    for _ in range(TRIES):
+    aim = target
+    for number in range(TRIES):
         plan = cheapest(problem, aim)
         if plan is None:
             break
         found = predict(plan)
         if got(found) >= target:
-            reached.append(found)
-            break
-        aim = min(1 - (1 - aim) * 0.5, aim + target - got(found) + MARGIN)
-    if not reached:
-        plans = [sweep(problem, classes(problem))[-1], *(problem.all_on(option) for option in problem.options)]
-        found = max(map(predict, plans), key=got)
-        if got(found) < target:
-            what = "the lower end of the interval" if confident else "the mean prediction"
-            raise SimulationError(
-                f"no plan with these arms reaches {100 * target:g} % by {what}; the best one is "
-                f"{_told(problem, found)}; lower --target, or give more --arm, --votes or --verify"
-            )
-        reached.append(found)
-    return reached[0]
+            return found
+        aim = min(1 - (1 - aim) * 0.5, aim + target - got(found) + MARGIN * 2**number)
+    plans = sorted([*sweep(problem, classes(problem)), *map(problem.all_on, problem.options)], key=problem.cost)
+    found = max(map(predict, (plans[-1], max(plans, key=problem.estimate))), key=got)
+    if got(found) < target:
+        what = "the lower end of the interval" if confident else "the mean prediction"
+        raise SimulationError(
+            f"no plan with these arms reaches {100 * target:g} % by {what}; the best one is "
+            f"{_told(problem, found)}; lower --target-success, or give more --arm, --votes or --verify"
+        )
+    return next((one for one in map(predict, sweep(problem, classes(problem))) if got(one) >= target), found)
 
 
 def _told(problem: Problem, found: _Found) -> str:

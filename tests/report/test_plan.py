@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import benched
 import mixtures
 import planned
 import pytest
@@ -11,14 +12,16 @@ import scripts
 from scripts import printed
 
 from qtrap_agents.arms import ArmConfig
+from qtrap_agents.bench_store import BenchDirectory
 from qtrap_agents.errors import SimulationError, StoreError
 from qtrap_agents.plans import Rule, load_plan
 from qtrap_agents.report.comparison import compare_runs
 from qtrap_agents.report.front_page import front_page
-from qtrap_agents.report.plan import Goal, Place, PlanReport, make_plan, outcomes_of, plan_json, save_plan
+from qtrap_agents.report.plan import Goal, Place, PlanReport, bench_joules, make_plan, outcomes_of, plan_json, save_plan
 from qtrap_agents.report.plan_view import render_plan
 from qtrap_agents.simulation.costing import costs_of
 from qtrap_agents.simulation.model import ErrorModel
+from qtrap_agents.store import Journal
 
 ARMS = ["solve", "noisy"]
 
@@ -86,6 +89,15 @@ def test_the_lower_end_costs_more_than_the_mean() -> None:
     assert found.plan.success.low >= 0.95
 
 
+@pytest.mark.parametrize("target", [0.8, 0.85, 0.92, 0.96])
+def test_a_plan_is_on_its_own_front(target: float) -> None:
+    """No point of the front that reaches the target costs clearly less."""
+    predicted = report(Goal(success=target)).predicted
+    others = [point.cost for point in predicted.front if point.success >= target]
+    assert predicted.plan.success.mean >= target
+    assert predicted.plan.cost <= 1.02 * min(others)
+
+
 def test_what_cannot_be_reached_is_said_with_the_best_there_is() -> None:
     with pytest.raises(SimulationError, match=r"no plan with these arms reaches 99\.99 % by the mean") as error:
         report(Goal(success=0.9999))
@@ -93,6 +105,21 @@ def test_what_cannot_be_reached_is_said_with_the_best_there_is() -> None:
     assert "a task for 99." in str(error.value)
     with pytest.raises(SimulationError, match=r"no plan costs only 10\.0 B a task; the cheapest costs"):
         report(Goal(cost=10.0))
+
+
+def test_joules_of_a_bench(tmp_path: Path) -> None:
+    """At one request at a time, the prompt length that comes nearest."""
+    bench = BenchDirectory.create(tmp_path, benched.bench_config("fp16", "awq", baseline="fp16"), {})
+    with Journal(bench.windows_path) as lines:
+        lines.append(benched.window("fp16"))
+    with pytest.raises(SimulationError, match="no energy was measured in this bench"):
+        bench_joules(bench.path, 10.0)
+    with Journal(bench.windows_path) as lines:
+        for found in benched.windows("fp16", {"awq": {1: (0.5, 0.5), 4: (2.0, 2.0)}}, {"fp16": 80.0, "awq": 80.0}):
+            lines.append(found)
+    joules, looked_up = bench_joules(bench.path, 10.0)
+    assert joules == pytest.approx({"fp16": 1.0, "awq": 0.5})
+    assert "1 in flight, prompts of 16 tokens" in looked_up
 
 
 def test_only_chains_are_planned() -> None:
