@@ -10,9 +10,9 @@ from qtrap_agents.simulation.planner import Option, Problem
 
 
 def arm(rates: Mapping[str, float], family: str = "arith", **changes: object) -> ArmModel:
-    """An arm that slips at these rates by kind, whatever its parents."""
+    """An arm that slips at these rates by kind on right parents, and hardly ever on wrong ones."""
     logits = {kind: math.log(p / (1 - p)) for kind, p in rates.items()}
-    terms = {"mean": 0.0} | {f"kind:{family}/{kind}": value for kind, value in logits.items()}
+    terms = {"mean": 0.0, "wrong_parents": -4.0} | {f"kind:{family}/{kind}": value for kind, value in logits.items()}
     size = len(terms)
     known = {
         "slips": Slips(

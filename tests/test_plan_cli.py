@@ -72,7 +72,14 @@ def test_json_with_given_costs(folder: Path) -> None:
     ],
 )
 def test_bad_options_are_one_sentence(folder: Path, options: dict[str, Any], message: str) -> None:
-    known = {"suite": "arith", "depth": 8, "votes": "", "workflow": "chain", "draws": 2, "config": folder / "run.yaml"}
+    known: dict[str, Any] = {
+        "suite": "arith",
+        "depth": 8,
+        "votes": "",
+        "workflow": "chain",
+        "draws": 2,
+        "config": folder / "run.yaml",
+    }
     with pytest.raises(QtrapError) as error:
         plan(folder / "model.yaml", **known | options)
     assert message in str(error.value)

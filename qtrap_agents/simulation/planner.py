@@ -24,8 +24,8 @@ TEMPERATURE = 0.7
 ENUMERATED = 2048
 """So many assignments are looked through one by one."""
 
-SLACK = 0.02
-"""How far the sum of losses may be off the simulator, in success, where assignments are looked through."""
+SLACK, SLACK_SHARE = 0.02, 0.3
+"""How far the sum of losses may be off the simulator, in success: at least so much, and so much of what fails."""
 
 MANY_KINDS = 12
 MOVES = 40
@@ -205,7 +205,7 @@ def cheapest(problem: Problem, target: float) -> dict[Cell, Option] | None:
     groups = classes(problem)
     if len(problem.options) ** len(groups) <= ENUMERATED:
         ordered = sorted(_all(problem, groups), key=problem.cost)
-        likely = (plan for plan in ordered if problem.estimate(plan) >= target - SLACK)
+        likely = (plan for plan in ordered if problem.estimate(plan) >= _least(target))
         return next((plan for plan in likely if problem.success(plan) >= target), None)
     plans = sweep(problem, groups)
     reached = _first(plans, lambda plan: problem.success(plan) >= target)
@@ -278,7 +278,7 @@ def _lighter(problem: Problem, plan: dict[Cell, Option], target: float) -> dict[
         ]
         for _, part, option in sorted(moves, key=lambda move: -move[0]):
             moved = plan | dict.fromkeys(part, option)
-            if tried >= MOVES or problem.cost(moved) >= problem.cost(plan) or problem.estimate(moved) < target - SLACK:
+            if tried >= MOVES or problem.cost(moved) >= problem.cost(plan) or problem.estimate(moved) < _least(target):
                 continue
             if len(part) == 1 and not _beside(problem, plan, part[0], option):
                 continue
@@ -293,6 +293,11 @@ def _beside(problem: Problem, plan: Assignment, cell: Cell, option: Option) -> b
     places = [place for of, place in problem.cells if of == kind]
     number = places.index(position)
     return any(plan[kind, place] == option for place in places[max(0, number - 1) : number + 2] if place != position)
+
+
+def _least(target: float) -> float:
+    """The success by the sum of losses below which a plan is not simulated."""
+    return target - max(SLACK, SLACK_SHARE * (1 - target))
 
 
 def _gain(before: tuple[float, float, Option], after: tuple[float, float, Option]) -> float:

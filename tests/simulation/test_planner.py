@@ -78,7 +78,7 @@ def test_the_sweep_gets_dearer_and_safer() -> None:
 def test_the_sum_of_losses_is_near_the_simulator() -> None:
     problem = three(0.3)
     for plan in itertools.islice(everything(problem), 0, None, 7):
-        assert problem.estimate(plan) == pytest.approx(problem.success(plan), abs=0.03)
+        assert problem.estimate(plan) == pytest.approx(problem.success(plan), abs=0.05)
 
 
 def test_masks_move_the_good_arm_to_the_end() -> None:
