@@ -25,7 +25,7 @@ FORMATS: tuple[Format, ...] = ("fp16", "gptq", "awq")
 BITS, GROUP = 4, 128
 PER_WORD = 32 // BITS
 DEVIATION = 0.005
-"""Standard deviation of the weights, a quarter of what models begin with: the mean of random 4-bit weights adds up over layers."""
+"""Standard deviation of the weights, small because random 4-bit weights have a mean, which adds up over layers."""
 NIBBLE_DEVIATION = 4.61
 DRAWN = 3_000_017
 """Values that are drawn for a matrix before they repeat; a prime, so that no two rows are alike."""
