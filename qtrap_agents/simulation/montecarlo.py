@@ -128,6 +128,7 @@ class _Block:
         self._calls = 0.0
         self._costs = np.zeros(3)
         self._mean_calls: list[float] = []
+        self._all_on_way = [bool(step.on_way.all()) for step in group.steps]
 
     def run(self, depth: int) -> Tally:
         """All nodes, then the sums."""
@@ -172,43 +173,44 @@ class _Block:
 
     def _asked(self, step: Step, count: npt.NDArray[np.int8] | None) -> Flags:
         """A node that asks the model: whether what it states is wrong."""
-        right = None if count is None else count == 0
         luck = self._rng.random(self._n, dtype=np.float32)
-        p = self._probability(step, right)
-        if step.node.op not in SEVERAL:
-            self._spend(step, 1.0)
-            slip, rest = luck < p, _rest(luck, p) if right is not None else luck
-        else:
-            slip, calls = self._drawn_again(step, luck, p, right)
-            self._spend(step, calls)
+        hit = None if count is None else np.flatnonzero(count)
+        if step.node.op in SEVERAL:
+            slip, calls = self._drawn_again(step, luck, None if count is None else count == 0)
             rest = self._rng.random(self._n, dtype=np.float32)
+            self._spend(step, calls)
+            again = None if hit is None else rest[hit]
+        else:
+            self._spend(step, 1.0)
+            slip = luck < self._probability(step)
+            again = None
         self._fail(step)
-        if right is None or count is None:
-            self._own += int(np.count_nonzero(slip))
+        self._own += int(np.count_nonzero(slip))
+        if hit is None or count is None:
             return slip
-        self._own += int(np.count_nonzero(slip & right))
-        hit = np.flatnonzero(~right)
-        rows = self._row[hit]
-        back = np.where(slip[hit], step.luck[rows, count[hit]], step.masks[rows, count[hit]])
-        error = slip.copy()
-        error[hit] = rest[hit] >= back
-        return error
+        self._own -= int(np.count_nonzero(slip[hit]))
+        rows, wrong = self._row[hit], count[hit]
+        slipped = slip[hit]
+        if again is None:
+            p = step.wrong[rows]
+            slipped = luck[hit] < p
+            again = _rest(luck[hit], p)
+        slip[hit] = again >= np.where(slipped, step.luck[rows, wrong], step.masks[rows, wrong])
+        return slip
 
-    def _probability(self, step: Step, right: Flags | None) -> Singles | np.float32:
-        """[chain] of a slip in a greedy draw."""
-        p: Singles | np.float32 = step.right[0] if self._one else step.right[self._row]
+    def _probability(self, step: Step) -> Singles | np.float32:
+        """[chain] of a slip in a greedy draw on right parents."""
         if self._dynamic and step.before.any():
             logit = step.logit[self._row] + step.before[self._row] * np.log2(1.0 + self._errors)
-            p = expit(logit).astype(np.float32)
-        if right is None:
-            return p
-        found: Singles = np.where(right, p, step.wrong[0] if self._one else step.wrong[self._row])
-        return found
+            found: Singles = expit(logit).astype(np.float32)
+            return found
+        return step.right[0] if self._one else step.right[self._row]
 
-    def _drawn_again(
-        self, step: Step, luck: Singles, p: Singles | np.float32, right: Flags | None
-    ) -> tuple[Flags, Floats | float]:
+    def _drawn_again(self, step: Step, luck: Singles, right: Flags | None) -> tuple[Flags, Floats | float]:
         """Votes and checks: whether what stands in the end is a slip, and [chain] the calls. The difficulty is 1 − `luck`."""
+        p = self._probability(step)
+        if right is not None:
+            p = np.where(right, p, step.wrong[self._row])
         chances = self._chances(step, luck, right)
         same = self._of(step.together[:, 0])
         if step.node.op == "vote":
@@ -300,9 +302,9 @@ class _Block:
         """Where the run of errors on the way to the answer began that has lasted until here."""
         if not any_wrong and not self._run.any():
             return
-        here = error & (self._run == 0)
-        run = np.where(error, np.where(here, place + 1, self._run), 0)
-        self._run = run if bool(step.on_way.all()) else np.where(step.on_way[self._row], run, self._run)
+        run = self._run * error
+        np.copyto(run, place + 1, where=error & (run == 0))
+        self._run = run if self._all_on_way[place] else np.where(step.on_way[self._row], run, self._run)
 
     def _tally(self, depth: int) -> Tally:
         failed, dead = self._wrong[len(self._group.steps) - 1], self._dead
