@@ -141,7 +141,7 @@ def _frame(front: Sequence[FrontPoint], measured: Sequence[Measured]) -> Frame:
 
 def _round_step(span: float) -> float:
     """1, 2 or 5 times a power of ten, four to nine of which make the span."""
-    size = 10 ** math.floor(math.log10(span / 4))
+    size = math.pow(10.0, math.floor(math.log10(span / 4)))
     return next(size * times for times in (5, 2, 1) if span / (size * times) >= 4)
 
 
