@@ -70,7 +70,7 @@ RULE: dict[str, Any] = {"arm": "solve"}
         ({"rules": [RULE | {"vote": {"k": 1}}]}, 18, "field 'rules.0.vote.k': input should be greater than or equal to 2"),
         ({"rules": [RULE | {"position": [1, 2]}]}, 17, "unknown field 'position': did you mean 'positions'?"),
         ({"predicted": planned.predicted(target=90)}, None, "field 'predicted.target': input should be less than or equal to 1"),
-        ({"predicted": planned.predicted(unit="kWh")}, None, "field 'predicted.unit': input should be 'weight bytes' or 'J'"),
+        ({"predicted": planned.predicted(unit="kWh")}, None, "field 'predicted.unit': input should be 'weight bytes', 'J' or"),
         ({"arms": [{"name": "plan", "checkpoint": "x"}]}, 3, "field 'arms': no arm of a plan can be called 'plan'"),
     ],
 )

@@ -92,6 +92,8 @@ class Job:
     calls: list[Call] = field(default_factory=list)
     strays: int = 0
     pending: set["Future[Any]"] = field(default_factory=set)
+    closed: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def of(cls, backend: Backend, sampling: Sampling) -> "Job":
@@ -126,14 +128,25 @@ class Job:
 
     def _wait(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
         """What comes of it in the loop of the backend."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        self.pending.add(future)
+        with self.lock:  # or the loop could run the work, and close this job, before the work is known as pending
+            if self.closed:
+                work.close()
+                raise Refused(503, OVER, "server_error")
+            future = asyncio.run_coroutine_threadsafe(work, self.loop)
+            self.pending.add(future)
         try:
             return future.result()
         except CancelledError:
             raise Refused(503, OVER, "server_error") from None
         finally:
             self.pending.discard(future)
+
+    def close(self) -> None:
+        """Cancel what is in flight, and answer nothing more."""
+        with self.lock:
+            self.closed = True
+            for future in tuple(self.pending):
+                future.cancel()
 
     async def _complete(self, call: Call, request: ChatRequest, body: bytes) -> dict[str, Any]:
         message = None
@@ -192,8 +205,7 @@ class Gateway:
             yield job
         finally:
             del self._jobs[job.token]
-            for future in tuple(job.pending):
-                future.cancel()
+            job.close()
 
     def open_jobs(self) -> Sequence[Job]:
         """The jobs that are open now."""

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -335,7 +336,17 @@ def test_jobs_do_not_mix_and_strays_are_counted_on_all_that_are_open() -> None:
     asyncio.run(all_of_it())
 
 
-def test_a_call_that_outlives_its_task_is_cancelled() -> None:
+@pytest.mark.parametrize("delay_s", [0, 0.2])
+def test_a_call_that_outlives_its_task_is_cancelled(delay_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the task ends while the thread of the call still hands its work over."""
+    hand_over = asyncio.run_coroutine_threadsafe
+
+    def slowly(*arguments: Any) -> Any:
+        future = hand_over(*arguments)
+        time.sleep(delay_s)
+        return future
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", slowly)
     cancelled: list[bool] = []
     begun = asyncio.Event()
 

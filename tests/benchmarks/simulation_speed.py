@@ -9,7 +9,6 @@ import argparse
 import json
 import math
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import networkx as nx
 import simpy
+from analysis_speed import peak_bytes
 
 from qtrap_agents.analysis.serving import estimate
 from qtrap_agents.environment import describe_environment
@@ -131,17 +131,16 @@ def scale(chains: int, depth: int) -> dict[str, float]:
     begun = time.perf_counter()
     found = simulate([made], rates, "a", chains, seed=0)
     spent = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "hops": chains * depth,
         "seconds": spent,
         "hops_per_s": chains * depth / spent,
-        "peak_mib": peak,
+        "peak_mib": peak_bytes() / 2**20,
         "success": found.success,
     }
 
 
-def scaling() -> list[dict[str, float]]:
+def scaling() -> list[dict[str, Any]]:
     """Every scale in a process of its own."""
     found = []
     for chains, depth in SCALES:
