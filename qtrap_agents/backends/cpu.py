@@ -1,9 +1,13 @@
 """What this machine's CPU multiplies fast: it decides the dtype of `auto` and whether vLLM's 4-bit CPU kernel can run."""
 
+import ctypes
 import platform
 import subprocess
 from functools import cache
 from pathlib import Path
+
+_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA = 158, 0x1023, 18
+"""System call of x86-64, its operation ARCH_REQ_XCOMP_PERM, and the number of the tile registers."""
 
 
 @cache
@@ -38,6 +42,18 @@ def fast_dtype(flags: frozenset[str] | None = None) -> str:
     if {"amx_bf16", "avx512_bf16", "bf16"} & known:
         return "bfloat16"
     return "float16" if "avx512_fp16" in known else "float32"
+
+
+def allow_amx() -> bool:
+    """Ask Linux for the AMX tiles; False where there are none or it refuses.
+
+    A process that computes with tiles and has not asked is killed by SIGILL. oneDNN asks before its first product with
+    tiles; vLLM's bfloat16 attention uses them too, does not ask, and with a small model comes first. The permission goes with
+    a fork and ends with `exec`. Source: Linux, Documentation/arch/x86/xstate.rst.
+    """
+    if platform.machine() != "x86_64" or "amx_tile" not in cpu_flags():
+        return False
+    return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA) == 0)
 
 
 def _darwin_flags() -> frozenset[str]:

@@ -1,6 +1,11 @@
-"""vLLM plugin: a linear kernel for packed weights on CPUs where vLLM has none. Off unless our own launcher turns it on."""
+"""vLLM plugin for CPUs: the tiles allowed, and a linear kernel for packed weights where vLLM has none.
+
+Off unless our own launcher turns it on.
+"""
 
 import os
+
+from qtrap_agents.backends.cpu import allow_amx
 
 ENABLE = "QTRAP_REFERENCE_KERNEL"
 NAME = "ReferenceLinearKernel"
@@ -12,12 +17,13 @@ NOTE = (
 
 
 def register() -> None:
-    """Entry point `vllm.general_plugins`: offer the kernel to vLLM after its own ones. Does nothing unless enabled.
+    """Entry point `vllm.general_plugins`: see `allow_amx`, and offer the kernel after vLLM's own ones, if enabled.
 
     vLLM calls this in every process, and more than once.
     """
     if os.environ.get(ENABLE) != "1":
         return
+    allow_amx()
     try:
         from vllm.model_executor.kernels.linear import _POSSIBLE_KERNELS, register_linear_kernel
         from vllm.platforms import PlatformEnum

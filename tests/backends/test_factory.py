@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from qtrap_agents.backends.cpu import fast_dtype, has_avx512
+from qtrap_agents.backends import cpu
+from qtrap_agents.backends.cpu import cpu_flags, fast_dtype, has_avx512
 from qtrap_agents.backends.factory import open_arm, resolve_backend, resolve_checkpoint, resolve_dtype
 from qtrap_agents.backends.process import last_lines
 from qtrap_agents.backends.scripted import Script, ScriptedArm
@@ -131,6 +132,26 @@ def test_dtype_follows_the_cpu(flags: set[str], dtype: str) -> None:
 def test_avx512_needs_all_three_parts() -> None:
     assert has_avx512(frozenset({"avx512f", "avx512bw", "avx512vl", "sse"}))
     assert not has_avx512(frozenset({"avx512f"}))
+
+
+@pytest.mark.skipif("amx_tile" not in cpu_flags(), reason="this CPU has no AMX tiles")
+def test_tiles_are_allowed_once_they_were_asked_for() -> None:
+    """In a process of its own: torch asks too, and a permission lasts."""
+    code = (
+        "import ctypes; from qtrap_agents.backends.cpu import allow_amx\n"
+        "def allowed():\n"
+        "    mask = ctypes.c_uint64()\n"
+        "    ctypes.CDLL(None).syscall(158, 0x1022, ctypes.byref(mask))\n"
+        "    return bool(mask.value >> 18 & 1)\n"
+        "print(allowed(), allow_amx(), allowed())"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["False", "True", "True"]
+
+
+def test_without_tiles_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset({"avx2"}))
+    assert not cpu.allow_amx()
 
 
 def test_named_backends_are_kept() -> None:
