@@ -25,6 +25,11 @@ logger = logging.getLogger(__name__)
 MAX_LINE_BYTES = 2**26
 EXIT_GRACE_S = 5.0
 
+GROUP, TURNS = 8, 12
+"""Answers are handed out so many at a time, with so many turns of the event loop in between: about what a chain takes to its
+next request. Where a whole batch ends in one step, its next requests then leave as they are made; otherwise all would leave
+once the last one is made, with the engine idle until then, step after step."""
+
 
 class EngineArm:
     """Requests go out as JSON lines, answers come back by request id as they finish."""
@@ -111,9 +116,13 @@ class EngineArm:
     async def _listen(self) -> None:
         """Hand out answers until the child is gone, then fail everything in flight."""
         with suppress(ConnectionError):
+            answered = 0
             while line := await self._reader.readline():
                 self._heard = time.monotonic()
                 self._deliver(json.loads(line))
+                answered += 1
+                if answered % GROUP == 0:
+                    await _turns(TURNS)
         await reap(self._child)
         self._die(f"arm '{self._name}': the engine died in mid-run; {self._child.last_words()}")
 
@@ -146,6 +155,12 @@ class EngineArm:
         lines, self._outbox = self._outbox, []
         if not self._death:
             self._writer.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+async def _turns(count: int) -> None:
+    """Let the event loop go round so many times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:

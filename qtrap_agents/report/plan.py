@@ -126,17 +126,6 @@ def make_plan(
     front = _front(problem, predict, found, alone)
     notes = _notes(model, place, [arm.name for arm in arms], problem.options)
     rules, default = _rules(problem, found.plan, place.suite)
-    predicted = Prediction(
-        plan=_outlook(found),
-        baseline=_outlook(alone[baseline]),
-        arms={name: _outlook(one) for name, one in alone.items() if name != baseline},
-        unit=costs.unit,
-        target=goal.success,
-        max_cost=goal.cost,
-        model="" if model_file is None else model_file.name,
-        checksum="" if model_file is None else hashlib.sha256(model_file.read_bytes()).hexdigest(),
-        front=front,
-    )
     plan = PrecisionPlan(
         suite=place.suite,
         depth=problem.depth,
@@ -144,7 +133,7 @@ def make_plan(
         baseline=baseline,
         default=default,
         rules=rules,
-        predicted=predicted,
+        predicted=_prediction(found, alone, front, baseline, goal, costs.unit, model_file),
     )
     return PlanReport(
         plan=plan,
@@ -156,6 +145,28 @@ def make_plan(
         draws=draws,
         confident=goal.confident,
         notes=notes,
+    )
+
+
+def _prediction(
+    found: _Found,
+    alone: Mapping[str, _Found],
+    front: tuple[FrontPoint, ...],
+    baseline: str,
+    goal: Goal,
+    unit: Unit,
+    model_file: Path | None,
+) -> Prediction:
+    return Prediction(
+        plan=_outlook(found),
+        baseline=_outlook(alone[baseline]),
+        arms={name: _outlook(one) for name, one in alone.items() if name != baseline},
+        unit=unit,
+        target=goal.success,
+        max_cost=goal.cost,
+        model="" if model_file is None else model_file.name,
+        checksum="" if model_file is None else hashlib.sha256(model_file.read_bytes()).hexdigest(),
+        front=front,
     )
 
 
