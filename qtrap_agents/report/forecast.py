@@ -155,10 +155,9 @@ def _notes(model: ErrorModel, places: Sequence[Place], arms: Sequence[str]) -> l
                     f"{arm}: no hop of {', '.join(assumed)} was drawn twice in the fit: repeated draws are taken as equal; "
                     "fit runs of the same tasks at a temperature with several sampling seeds"
                 )
-    deepest = max((depth for family in families for depth in model.family(family).depths), default=0)
-    beyond = [place.depth for place in places if place.depth and place.depth > deepest]
-    if beyond:
-        notes.append(f"depth {max(beyond)} lies beyond the deepest chain of the fit ({deepest}): an extrapolation")
+    depths = [place.depth for place in places if place.depth]
+    if depths and (beyond := model.beyond(max(depths), families)):
+        notes.append(beyond)
     return notes
 
 

@@ -382,9 +382,8 @@ def _notes(model: ErrorModel, place: Place, arms: Sequence[str], options: Sequen
         several = any(option.arm == name and (option.k or option.verify) for option in options)
         if several and not arm.repeats.get(place.suite):
             notes.append(f"{name}: no hop was drawn twice in the fit, repeated draws are taken as equal: votes win nothing")
-    deepest = max(model.family(place.suite).depths, default=0)
-    if place.depth > deepest:
-        notes.append(f"depth {place.depth} lies beyond the deepest chain of the fit ({deepest}): an extrapolation")
+    if beyond := model.beyond(place.depth, [place.suite]):
+        notes.append(beyond)
     return tuple(notes)
 
 

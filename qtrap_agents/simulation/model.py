@@ -14,10 +14,15 @@ may hit gold by luck. So with slip rates p0 on right and p1 on wrong parents, ma
 Repeated draws of one hop (votes, checkers that recompute) are not independent: a model errs again where its weights are wrong.
 Each hop has a difficulty u, uniform on [0, 1]; drawn greedily it slips where u > 1 - p; drawn at a temperature, with the
 probability that is the u-quantile of a Beta distribution with mean p and intra-hop correlation `correlation`.
+
+Behind the deepest chains that were fitted nobody has seen whether hops go on slipping as often. There the logit of a slip on
+right parents **drifts**: for every doubling of the position by a number drawn from N(0, drift_sd²) for each arm and family. That
+leaves the middle of a prediction and widens its interval (a model discrepancy: Kennedy and O'Hagan 2001,
+doi:10.1111/1467-9868.00294).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,6 +36,9 @@ from qtrap_agents.types import Record
 Floats = npt.NDArray[np.float64]
 
 MODEL_VERSION = 1
+
+DRIFT_SD = 0.25
+"""On the logit, for every doubling of the position. Chosen by looking at chains of 16 to 64 hops after a fit of up to 8."""
 
 Covariate = Literal["position", "parents", "wrong_parents", "errors_before", "prompt"]
 """What a slip may depend on beside arm, family and kind; see `covariate`."""
@@ -177,6 +185,7 @@ class ErrorModel(Record):
     arms: dict[str, ArmModel]
     masks: dict[str, BetaRate]
     luck: dict[str, BetaRate]
+    drift_sd: float = Field(default=DRIFT_SD, ge=0)
 
     def arm(self, name: str) -> ArmModel:
         """Raises SimulationError with the nearest name."""
@@ -192,6 +201,14 @@ class ErrorModel(Record):
                 "fit it on a run with that suite"
             )
         return self.families[name]
+
+    def beyond(self, depth: int, families: Iterable[str]) -> str | None:
+        """What to say of a depth behind the deepest chains of these families; None where it was fitted."""
+        deepest = max((known for family in families for known in self.family(family).depths), default=0)
+        if depth <= deepest:
+            return None
+        drift = f"slips may drift there, by ±{1.96 * self.drift_sd:.2f} on the logit for every doubling" if self.drift_sd else ""
+        return f"depth {depth} lies beyond the deepest chain of the fit ({deepest}): an extrapolation{drift and f'; {drift}'}"
 
     def point(self) -> "Rates":
         """All parameters at their posterior means."""
@@ -210,17 +227,21 @@ class ErrorModel(Record):
         }
         masks = {name: float(rng.beta(rate.a, rate.b)) for name, rate in sorted(self.masks.items())}
         luck = {name: float(rng.beta(rate.a, rate.b)) for name, rate in sorted(self.luck.items())}
-        return Rates(self, coefficients, masks, luck)
+        drifts = {
+            (arm, family): float(rng.normal(0.0, self.drift_sd)) for arm in sorted(self.arms) for family in sorted(self.families)
+        }
+        return Rates(self, coefficients, masks, luck, drifts)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """One set of values for all parameters of a model: `coefficients` by arm, in the order of its terms."""
+    """One set of values for all parameters: `coefficients` by arm, in the order of its terms, `drifts` by arm and family."""
 
     model: ErrorModel
     coefficients: Mapping[str, Floats]
     masks: Mapping[str, float]
     lucks: Mapping[str, float]
+    drifts: Mapping[tuple[str, str], float] = field(default_factory=dict)
     _by_term: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
 
     def _terms(self, arm: str) -> dict[str, float]:
@@ -248,6 +269,11 @@ class Rates:
         """Coefficient of a covariate in a family; 0 where it is not in the model of the arm."""
         terms = self._terms(arm)
         return terms.get(name, 0.0) + terms.get(f"{name}:{family}", 0.0)
+
+    def drifted(self, arm: str, family: str, position: int) -> float:
+        """What the drift adds to the logit of a slip on right parents at a position from 1; 0 at depths that were fitted."""
+        deepest = max(self.model.family(family).depths, default=1)
+        return self.drifts.get((arm, family), 0.0) * max(0.0, math.log2(position / deepest))
 
     def mask(self, family: str, kind: str, parents: int, wrong: int) -> float:
         """Probability that the right consequence of so many wrong parents among all of them equals gold."""

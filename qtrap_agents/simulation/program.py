@@ -4,8 +4,9 @@ Layouts with equally many nodes and the same operations and settings at every pl
 parents may differ between them: they are looked up by template.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ class Outline(NamedTuple):
 
 
 class Sort(NamedTuple):
-    """The numbers of one sort of nodes. Slopes are of what grows with the place; the others as in `Step`."""
+    """The numbers of one sort of nodes. Slopes are of what grows with the place, `drift` is by position; others as in `Step`."""
 
     logit: float
     wrong: float
@@ -114,6 +115,7 @@ class Sort(NamedTuple):
     together: tuple[float, float]
     checks: tuple[float, float]
     cost: HopCost | None
+    drift: Callable[[int], float]
 
 
 def outline_of(layouts: Sequence[Layout]) -> Outline:
@@ -208,6 +210,7 @@ def _sort(rates: Rates, arm: str, node: Node, most: int) -> Sort:
         together=(repeats.correlation, repeats.agreement),
         checks=_checking(rates, arm, node),
         cost=rates.model.arm(arm).costs.get(family),
+        drift=partial(rates.drifted, arm, family),
     )
 
 
@@ -227,7 +230,8 @@ class _Table:
     def step(self, place: Place, number: int) -> Step:
         """The step at a place, counted from 0."""
         own = place.sorts
-        more = self._position[own] * covariate("position", number + 1) + self._prompted(own, number)
+        drifts = np.array([one.drift(number + 1) for one in self._sorts])
+        more = self._position[own] * covariate("position", number + 1) + self._prompted(own, number) + drifts[own]
         costs = self._cost[own].copy()
         costs[:, 0] += self._growth[own] * number
         logit = self._logit[own] + more

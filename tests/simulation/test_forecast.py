@@ -1,11 +1,13 @@
 """Forecasts: both uncertainties, predictive intervals, horizons, and other places where the work is done."""
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+import modelled
 import psutil
 import pytest
 from modelled import arm, chain, model
@@ -29,6 +31,22 @@ def test_known_parameters_leave_the_monte_carlo_alone() -> None:
     assert found.high - found.low < 1e-9
     assert found.success == pytest.approx(0.95**8, abs=4 * found.mc_se)
     assert found.null == pytest.approx(0.95**8)
+
+
+def drifting(drift: float, depth: int) -> float:
+    """Success of a chain whose slips drift by so much for every doubling behind 8 hops."""
+    logits = [modelled.logit(0.01) + drift * max(0.0, math.log2(position / 8)) for position in range(1, depth + 1)]
+    return math.prod(1 / (1 + math.exp(logit)) for logit in logits)
+
+
+def test_behind_the_fitted_depths_slips_may_drift() -> None:
+    made, depth = model({"a": arm(0.01)}), 64
+    found = forecast(made, (chain(depth),), "a", 20_000, draws=400)
+    assert found.success == pytest.approx(drifting(0.0, depth), abs=0.03)
+    for end, sign in ((found.high, -1.96), (found.low, 1.96)):
+        assert end == pytest.approx(drifting(sign * made.drift_sd, depth), abs=0.05)
+    still = forecast(made.model_copy(update={"drift_sd": 0.0}), (chain(depth),), "a", 20_000, draws=20)
+    assert still.high - still.low < 1e-9
 
 
 def test_uncertain_parameters_widen_their_interval_and_not_the_standard_error() -> None:
