@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from qtrap_agents.backends.engine import EngineArm, closing
+from qtrap_agents.backends.engine import GROUP, EngineArm, closing
 from qtrap_agents.backends.process import owned_child
 from qtrap_agents.errors import ArmDied, CompletionError
 from qtrap_agents.types import Message, Sampling
@@ -38,6 +38,12 @@ ECHOING = (
     "  score = {'prompt_tokens': request.get('top'), 'prompt_checksum': '', 'tokens': [], 'pieces': list(map(str, ids or []))}\n"
     "  answer = {'completion': {'text': 'said'}} if ids is None else {'score': score}\n"
     "  channel.sendall((json.dumps({'id': request['id'], **answer}) + '\\n').encode())"
+)
+
+IN_STEP = (
+    "while True:\n"
+    "  ids = [json.loads(stream.readline())['id'] for _ in range(32)]\n"
+    "  channel.sendall(''.join(json.dumps({'id': id, 'completion': {'text': 'said'}}) + '\\n' for id in ids).encode())"
 )
 
 
@@ -75,6 +81,32 @@ def test_one_late_answer_of_a_talking_engine_is_one_failed_request(tmp_path: Pat
                 await arm.complete(ASK, Sampling())
 
     with_child(CHATTY, tmp_path / "log", work)
+
+
+def test_answers_of_one_step_do_not_keep_their_chains_in_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 chains of two hops: the second requests leave group by group, while later answers are still to be handed out."""
+
+    async def work(arm: EngineArm) -> list[int]:
+        lines: list[int] = []
+        write = arm._writer.write
+
+        def counted(data: bytes) -> None:
+            lines.append(data.count(b"\n"))
+            write(data)
+
+        monkeypatch.setattr(arm._writer, "write", counted)
+
+        async def chain() -> None:
+            for _ in range(2):
+                await arm.complete(ASK, Sampling())
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(chain() for _ in range(32)))
+        return lines
+
+    first, *later = with_child(IN_STEP, tmp_path / "log", work, timeout_s=30)
+    assert first == sum(later) == 32
+    assert max(later) <= GROUP < first
 
 
 def test_dying_engine_leaves_its_last_words(tmp_path: Path) -> None:
