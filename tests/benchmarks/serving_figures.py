@@ -1,7 +1,7 @@
 """All serving figures of the README on one GPU, one JSON file each: python tests/benchmarks/serving_figures.py OUT
 
 What is in OUT already is left out, so it goes on where it was stopped; a step that fails is told, and the others go on. The
-bench of a shape serves FP16, AWQ and GPTQ at once on a GPU of 80 GB; of the 14B shape two at a time. Half an hour on an H100.
+bench of a shape serves FP16, AWQ and GPTQ at once on a GPU of 80 GB; of the 14B shape two at a time. About an hour on an H100.
 """
 
 import argparse
