@@ -14,7 +14,7 @@ from qtrap_agents.types import Completion, Message, Sampling, Score
 
 from .conftest import ENGINE, EOS, POISON, Arms, answers, arm_of, question, scores
 
-TOLERANCE, RELATIVE = 2e-4, 1e-4
+TOLERANCE, RELATIVE = 1e-3, 1e-4
 """Of log-probabilities in float32: kernels differ by CPU and batch, and unlikely tokens carry the rounding of large logits."""
 KINDS = ["hf", pytest.param("engine", marks=pytest.mark.vllm)]
 CACHING = ENGINE.model_copy(update={"prefix_caching": True})
