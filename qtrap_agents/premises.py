@@ -28,11 +28,11 @@ from qtrap_agents.types import Premise, Value
 
 NUMBER = re.compile(
     r"(?:(?<![\w)\]])(?<![\w)\]] )[-−–])?\$?"
-    r"(?<![A-Za-z_0-9])(?<![0-9]\.)"
+    r"(?<![A-Za-z0-9])(?<![A-Za-z0-9]_)(?<![A-Za-z0-9]__)(?<![0-9]\.)"
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<!\.)\.[0-9]+)"
     r"(?:[eE][-+]?[0-9]+)?"
 )
-"""A number in running text: sign only where no operand stands before it, digits inside a word (`s3`) left out."""
+"""A number in running text: sign only where no operand stands before it, digits inside a word (`s3`, `s_3`) left out."""
 
 FRACTION = re.compile(NUMBER.pattern + r"(?:/[1-9][0-9]*)?")
 """A number or a fraction of one."""

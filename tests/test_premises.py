@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qtrap_agents.premises import final_answer, parse_steps, parse_value, phrase, value_span
@@ -280,6 +280,11 @@ def test_calls_are_steps() -> None:
     assert [step.value for step in steps] == ["table(pen, price)", 3, "calculator((3+4)%20)", "pen"]
 
 
+@pytest.mark.parametrize("text", ["_41_", "__41__", "the answer is _41_", "s_3 = _41_", "_41", "*41*"])
+def test_a_number_in_italics_is_a_number(text: str) -> None:
+    assert parse_value(text, "int") == parse_value(text, "any") == 41
+
+
 def test_a_value_that_is_not_stated_stands_nowhere() -> None:
     assert value_span("41", 42, "int") is None
     assert value_span("no idea", 41, "int") is None
@@ -287,6 +292,7 @@ def test_a_value_that_is_not_stated_stands_nowhere() -> None:
 
 
 @given(text=st.text(alphabet='17-.,= \n*"ab:_(#{}\\ß', max_size=40), parser=st.sampled_from(PARSERS))
+@example(text="_1", parser="any")
 def test_every_value_stands_somewhere(text: str, parser: str) -> None:
     value = parse_value(text, parser)
     if value is not None:
