@@ -44,6 +44,8 @@ _MODULUS = re.compile(r"\(?\bmod(?:ulo)?[ \t]+[0-9]+\)?(?![ \t]*[=≡])", re.IGN
 _BOXED = re.compile(r"\\boxed\{([^{}\n]*)\}")
 _ANSWER = re.compile(r"\b(?:answer|result)\b(?: is\b|:| =)", re.IGNORECASE)
 _EMPHASISED = re.compile(r"\*\*([^*\n]+)\*\*|\"([^\"\n]+)\"|`([^`\n]+)`|“([^“”\n]+)”")
+_EDGES = "_'’-"
+"""Not of a word where nothing of it stands before or behind them."""
 _MARKS = " \t\r\n*_`\"'“”‘’.,;:!$"
 _BULLETS = " \t\r>*_`#+-•\\($.)0123456789"
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -269,13 +271,18 @@ def _stated_word(whole: _Part) -> _Found | None:
 
 
 def _stated_any(whole: _Part) -> _Found | None:
-    """A call on a line of its own; a word that stands alone in the first line; else the number before the word."""
+    """A call on a line of its own; a word that stands alone in the first line; else the number before the word.
+
+    What begins with a digit is no word: where the numbers of a line contradict each other there is no value.
+    """
     found = find_call(whole.text, BUILT_IN)
     if found is not None:
         call, start, end = found
         return _Found(str(call), whole.start + start, whole.start + end)
     word, number = _stated_word(whole), _stated_number(whole)
-    alone = len(_words(whole.first_line().text)) == 1 and word is not None and not str(word.value)[0].isdigit()
+    if word is None or str(word.value)[0].isdigit():
+        return number
+    alone = len(_words(whole.first_line().text)) == 1
     return word if alone or number is None else number
 
 
@@ -291,13 +298,13 @@ def _stated_row(whole: _Part, count: int | None) -> _Found | None:
 
 
 def _words(text: str) -> list[str]:
-    words = (word.strip("_") for word in _WORD.findall(text))
+    words = (word.strip(_EDGES) for word in _WORD.findall(text))
     return [word for word in words if word]
 
 
 def _row(part: _Part, last: int | None = None) -> _Found | None:
     """All words of a part, or the last so many."""
-    places = (part.part(*match.span()).strip("_") for match in _WORD.finditer(part.text))
+    places = (part.part(*match.span()).strip(_EDGES) for match in _WORD.finditer(part.text))
     words = deque((word for word in places if word.text), maxlen=last)
     if not words:
         return None

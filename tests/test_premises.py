@@ -285,6 +285,11 @@ def test_a_number_in_italics_is_a_number(text: str) -> None:
     assert parse_value(text, "int") == parse_value(text, "any") == 41
 
 
+def test_numbers_that_contradict_each_other_are_no_word_either() -> None:
+    assert parse_value("17, 18", "any") is None
+    assert parse_value("_a-_", "word") == "a"
+
+
 def test_a_value_that_is_not_stated_stands_nowhere() -> None:
     assert value_span("41", 42, "int") is None
     assert value_span("no idea", 41, "int") is None

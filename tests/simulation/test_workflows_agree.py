@@ -17,7 +17,7 @@ from qtrap_agents.types import Message, Sampling, Task
 
 OWN, WRONG, CORRELATION, AGREEMENT = 0.12, 0.35, 0.4, 0.5
 DETECTION, FALSE_ALARM = 0.7, 0.15
-DEPTH, TASKS, CHAINS = 4, 700, 200_000
+DEPTH, TASKS, CHAINS = 4, 500, 200_000
 
 COUNT = driven.task_of(*(driven.gold(f"s{n}", n, [f"s{n - 1}"] if n > 1 else (), kind="k") for n in range(1, DEPTH + 1)))
 """Every step is one more than the one before it, so that nothing is masked."""
