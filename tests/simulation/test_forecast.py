@@ -41,7 +41,7 @@ def drifting(drift: float, depth: int) -> float:
 
 def test_behind_the_fitted_depths_slips_may_drift() -> None:
     made, depth = model({"a": arm(0.01)}), 64
-    found = forecast(made, (chain(depth),), "a", 8_192, draws=300)
+    found = forecast(made, (chain(depth),), "a", 20_000, draws=400)
     assert found.success == pytest.approx(drifting(0.0, depth), abs=0.03)
     for end, sign in ((found.high, -1.96), (found.low, 1.96)):
         assert end == pytest.approx(drifting(sign * made.drift_sd, depth), abs=0.05)
