@@ -259,13 +259,13 @@ def _number(part: _Part, match: re.Match[str] | None = None) -> _Found | None:
 
 def _stated_word(whole: _Part) -> _Found | None:
     first = whole.first_line()
-    if len(_words(first.text)) == 1:
+    if _count(first) == 1:
         return _row(first)
     emphasised = [match.span(match.lastindex or 0) for match in deque(_EMPHASISED.finditer(whole.text), maxlen=1)]
     for segment in (*_marked(whole), *(whole.part(*span) for span in emphasised)):
         stripped = segment.strip(_MARKS)
         clause = stripped.part(0, len(re.split(r"[.,;:!?(\n]", stripped.text, maxsplit=1)[0]))
-        if _words(clause.text):
+        if _count(clause):
             return _row(clause, last=1)
     return _row(whole, last=1)
 
@@ -282,7 +282,7 @@ def _stated_any(whole: _Part) -> _Found | None:
     word, number = _stated_word(whole), _stated_number(whole)
     if word is None or str(word.value)[0].isdigit():
         return number
-    alone = len(_words(whole.first_line().text)) == 1
+    alone = _count(whole.first_line()) == 1
     return word if alone or number is None else number
 
 
@@ -294,18 +294,21 @@ def _stated_row(whole: _Part, count: int | None) -> _Found | None:
     behind = [line.part(line.text.rindex(mark) + len(mark)) for line in (first, last) for mark in marks if mark in line.text]
     segments = (first, *marked, *behind, last)
     default = [*marked, *behind, first][0]
-    return _row(next((segment for segment in segments if len(_words(segment.text)) == count), default))
+    return _row(next((segment for segment in segments if _count(segment) == count), default))
 
 
-def _words(text: str) -> list[str]:
-    words = (word.strip(_EDGES) for word in _WORD.findall(text))
-    return [word for word in words if word]
+def _words(part: _Part) -> Iterator[_Part]:
+    words = (part.part(*match.span()).strip(_EDGES) for match in _WORD.finditer(part.text))
+    return (word for word in words if word.text)
+
+
+def _count(part: _Part) -> int:
+    return sum(1 for _ in _words(part))
 
 
 def _row(part: _Part, last: int | None = None) -> _Found | None:
     """All words of a part, or the last so many."""
-    places = (part.part(*match.span()).strip(_EDGES) for match in _WORD.finditer(part.text))
-    words = deque((word for word in places if word.text), maxlen=last)
+    words = deque(_words(part), maxlen=last)
     if not words:
         return None
     text = " ".join(word.text.casefold() for word in words)

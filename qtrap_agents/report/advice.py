@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from pydantic_core import to_jsonable_python
+
 from qtrap_agents.analysis.critical import CriticalFit, SizeCrossing, Weighed, fit_critical, size_crossings, step_points
 from qtrap_agents.analysis.effect import Paired
 from qtrap_agents.analysis.indices import (
@@ -472,14 +474,10 @@ def _critical_json(arm: ArmCritical) -> dict[str, Any]:
         fit.model_dump(mode="json")
         | {
             "pays": fit.pays,
-            "critical_parameters": _dumped(fit.critical_parameters(arm.batch)),
-            "critical_batch": [{"parameters": size, "batch": _dumped(fit.critical_batch(size))} for size in arm.sizes],
+            "critical_parameters": to_jsonable_python(fit.critical_parameters(arm.batch)),
+            "critical_batch": [{"parameters": size, "batch": to_jsonable_python(fit.critical_batch(size))} for size in arm.sizes],
         }
         for fit in arm.fits
     ]
     crossings = [{"parameters": size} | crossing.model_dump(mode="json") for size, crossing in arm.crossings]
     return arm.model_dump(mode="json", exclude={"fits", "crossings"}) | {"fits": fits, "crossings": crossings}
-
-
-def _dumped(figure: Figure | None) -> dict[str, Any] | None:
-    return figure.model_dump(mode="json") if figure is not None else None

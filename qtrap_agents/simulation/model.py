@@ -167,6 +167,11 @@ class Family(Record):
     rules: bool
     depths: tuple[int, ...]
 
+    @property
+    def deepest(self) -> int:
+        """Depth of the deepest chains that were fitted; 0 without any."""
+        return max(self.depths, default=0)
+
 
 class ErrorModel(Record):
     """A fitted model of several arms.
@@ -204,11 +209,13 @@ class ErrorModel(Record):
 
     def beyond(self, depth: int, families: Iterable[str]) -> str | None:
         """What to say of a depth behind the deepest chains of these families; None where it was fitted."""
-        deepest = max((known for family in families for known in self.family(family).depths), default=0)
+        deepest = max((self.family(family).deepest for family in families), default=0)
         if depth <= deepest:
             return None
-        drift = f"slips may drift there, by ±{1.96 * self.drift_sd:.2f} on the logit for every doubling" if self.drift_sd else ""
-        return f"depth {depth} lies beyond the deepest chain of the fit ({deepest}): an extrapolation{drift and f'; {drift}'}"
+        told = f"depth {depth} lies beyond the deepest chain of the fit ({deepest}): an extrapolation"
+        if self.drift_sd:
+            told += f"; slips may drift there, by ±{1.96 * self.drift_sd:.2f} on the logit for every doubling"
+        return told
 
     def point(self) -> "Rates":
         """All parameters at their posterior means."""
@@ -270,10 +277,9 @@ class Rates:
         terms = self._terms(arm)
         return terms.get(name, 0.0) + terms.get(f"{name}:{family}", 0.0)
 
-    def drifted(self, arm: str, family: str, position: int) -> float:
-        """What the drift adds to the logit of a slip on right parents at a position from 1; 0 at depths that were fitted."""
-        deepest = max(self.model.family(family).depths, default=1)
-        return self.drifts.get((arm, family), 0.0) * max(0.0, math.log2(position / deepest))
+    def drift(self, arm: str, family: str) -> float:
+        """What every doubling behind the fitted depths adds to the logit of a slip on right parents."""
+        return self.drifts.get((arm, family), 0.0)
 
     def mask(self, family: str, kind: str, parents: int, wrong: int) -> float:
         """Probability that the right consequence of so many wrong parents among all of them equals gold."""

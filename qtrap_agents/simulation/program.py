@@ -4,9 +4,8 @@ Layouts with equally many nodes and the same operations and settings at every pl
 parents may differ between them: they are looked up by template.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +101,10 @@ class Outline(NamedTuple):
 
 
 class Sort(NamedTuple):
-    """The numbers of one sort of nodes. Slopes are of what grows with the place, `drift` is by position; others as in `Step`."""
+    """The numbers of one sort of nodes. Slopes are of what grows with the place; the others as in `Step`.
+
+    `drift` is the slope of what lies behind `deepest`, the fitted depth.
+    """
 
     logit: float
     wrong: float
@@ -115,7 +117,8 @@ class Sort(NamedTuple):
     together: tuple[float, float]
     checks: tuple[float, float]
     cost: HopCost | None
-    drift: Callable[[int], float]
+    drift: float
+    deepest: int
 
 
 def outline_of(layouts: Sequence[Layout]) -> Outline:
@@ -210,7 +213,8 @@ def _sort(rates: Rates, arm: str, node: Node, most: int) -> Sort:
         together=(repeats.correlation, repeats.agreement),
         checks=_checking(rates, arm, node),
         cost=rates.model.arm(arm).costs.get(family),
-        drift=partial(rates.drifted, arm, family),
+        drift=rates.drift(arm, family),
+        deepest=rates.model.family(family).deepest,
     )
 
 
@@ -224,14 +228,15 @@ class _Table:
         self._together, self._checks = np.array([one.together for one in sorts]), np.array([one.checks for one in sorts])
         self._cost = np.array([_call(one.cost) for one in sorts])
         self._growth = np.array([0.0 if one.cost is None else one.cost.prompt_growth for one in sorts])
+        self._drift, self._deepest = np.array([(one.drift, max(1, one.deepest)) for one in sorts]).T
         self._latency = np.array([_known(None if one.cost is None else one.cost.latency_s) for one in sorts])
         self._quantiles: dict[tuple[int, float], Floats] = {}
 
     def step(self, place: Place, number: int) -> Step:
         """The step at a place, counted from 0."""
         own = place.sorts
-        drifts = np.array([one.drift(number + 1) for one in self._sorts])
-        more = self._position[own] * covariate("position", number + 1) + self._prompted(own, number) + drifts[own]
+        drifted = self._drift[own] * np.maximum(0.0, np.log2((number + 1) / self._deepest[own]))
+        more = self._position[own] * covariate("position", number + 1) + self._prompted(own, number) + drifted
         costs = self._cost[own].copy()
         costs[:, 0] += self._growth[own] * number
         logit = self._logit[own] + more

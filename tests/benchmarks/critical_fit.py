@@ -13,63 +13,75 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic_core import to_jsonable_python
 
 from qtrap_agents.analysis.critical import CriticalFit, StepPoint, Weighed, fit_critical, size_crossings
-from qtrap_agents.analysis.indices import Figure
 from qtrap_agents.analysis.serving import Serving
 from qtrap_agents.errors import ConfigError
+from qtrap_agents.report.advice import ELEMENT_BITS
 
+NATIVE_BITS = 16
 COMPUTED = {"cor_latency", "throughput"}
 """Fields of a cell that follow from the others."""
 
 
-def read(path: Path) -> tuple[int, dict[str, int], Serving]:
-    """Number of weights, bits of each arm, and the bench. Raises ConfigError where the baseline is not in 16 bits."""
+class Bench(NamedTuple):
+    """One report: number of weights, bits of each arm, cells and crossings."""
+
+    parameters: int
+    bits: Mapping[str, int]
+    serving: Serving
+    hardware: str
+
+    def points(self, arm: str) -> list[StepPoint]:
+        """One for each place that both arms were measured at."""
+        weights = Weighed(self.parameters, NATIVE_BITS, self.bits[arm])
+        base = {cell.place: cell.inter_token for cell in self.serving.of(self.serving.baseline)}
+        return [
+            StepPoint(cell.concurrency, weights, theirs.p50 - cell.inter_token.p50)
+            for cell in self.serving.of(arm)
+            if cell.inter_token is not None and (theirs := base.get(cell.place)) is not None
+        ]
+
+
+def read(path: Path) -> Bench:
+    """Raises ConfigError where the baseline is not in 16 bits."""
     found = json.loads(path.read_text(encoding="utf-8"))
     identities, baseline = found["identities"], found["baseline"]
-    if identities[baseline]["activation_dtype"] not in ("float16", "bfloat16"):
+    if ELEMENT_BITS.get(identities[baseline]["activation_dtype"]) != NATIVE_BITS:
         raise ConfigError(f"{path}: baseline '{baseline}' is not in 16 bits; its number of weights is not known")
     cells = [{name: value for name, value in cell.items() if name not in COMPUTED} for cell in found["cells"]]
     serving = Serving.model_validate(
         {"baseline": baseline, "arms": found["arms"], "cells": cells, "crossings": found["crossings"]}
     )
     bits = {arm: identities[arm]["bits"] for arm in found["arms"] if arm != baseline}
-    return identities[baseline]["weight_bytes"] // 2, bits, serving
+    return Bench(identities[baseline]["weight_bytes"] * 8 // NATIVE_BITS, bits, serving, found["hardware"])
 
 
-def points(parameters: int, bits: int, serving: Serving, arm: str) -> list[StepPoint]:
-    """One for each place that both arms were measured at."""
-    base = {cell.place: cell.inter_token for cell in serving.of(serving.baseline)}
-    return [
-        StepPoint(cell.concurrency, Weighed(parameters, 16, bits), theirs.p50 - cell.inter_token.p50)
-        for cell in serving.of(arm)
-        if cell.inter_token is not None and (theirs := base.get(cell.place)) is not None
-    ]
+def compare(benches: Sequence[Bench]) -> dict[str, Any]:
+    """Arm -> fits and crossings. A size that comes in several benches must have other arms in each."""
+    arms = dict.fromkeys(arm for bench in benches for arm in bench.bits)
+    return {arm: _of_arm(arm, [bench for bench in benches if arm in bench.bits]) for arm in arms}
 
 
-def compare(paths: Sequence[Path]) -> dict[str, Any]:
-    """Arm -> fits and crossings. A size that comes in several files must have other arms in each."""
-    benches = [read(path) for path in paths]
-    arms = dict.fromkeys(arm for _, bits, _ in benches for arm in bits)
-    found: dict[str, Any] = {}
-    for arm in arms:
-        known = [(parameters, bits[arm], serving) for parameters, bits, serving in benches if arm in bits]
-        fits = fit_critical(arm, [point for bench in known for point in points(*bench, arm)])
-        places = sorted({cell.concurrency for _, _, serving in known for cell in serving.of(arm)})
-        crossings = size_crossings({parameters: serving for parameters, _, serving in known})
-        found[arm] = {
-            "sizes": sorted(parameters for parameters, _, _ in known),
-            "forms": [as_json(fit, places, sorted(parameters for parameters, _, _ in known)) for fit in fits],
-            "size_crossings": [crossing.model_dump(mode="json") for crossing in crossings if crossing.arm == arm],
-            "batch_crossings": [
-                {"parameters": parameters, **crossing.model_dump(mode="json")}
-                for parameters, _, serving in known
-                for crossing in serving.crossings
-                if crossing.arm == arm and crossing.quantity == "time"
-            ],
-        }
-    return found
+def _of_arm(arm: str, benches: Sequence[Bench]) -> dict[str, Any]:
+    sizes = sorted(bench.parameters for bench in benches)
+    places = sorted({cell.concurrency for bench in benches for cell in bench.serving.of(arm)})
+    fits = fit_critical(arm, [point for bench in benches for point in bench.points(arm)])
+    crossings = size_crossings({bench.parameters: bench.serving for bench in benches})
+    return {
+        "sizes": sizes,
+        "forms": [as_json(fit, places, sizes) for fit in fits],
+        "size_crossings": [crossing.model_dump(mode="json") for crossing in crossings if crossing.arm == arm],
+        "batch_crossings": [
+            {"parameters": bench.parameters, **crossing.model_dump(mode="json")}
+            for bench in benches
+            for crossing in bench.serving.crossings
+            if crossing.arm == arm and crossing.quantity == "time"
+        ],
+    }
 
 
 def as_json(fit: CriticalFit, places: Sequence[int], sizes: Sequence[int]) -> Mapping[str, Any]:
@@ -77,13 +89,9 @@ def as_json(fit: CriticalFit, places: Sequence[int], sizes: Sequence[int]) -> Ma
     return {
         **fit.model_dump(mode="json", exclude={"arm", "seconds_per_byte", "break_even_bytes"}),
         "pays": fit.pays,
-        "critical_parameters": {place: _dumped(fit.critical_parameters(place)) for place in places},
-        "critical_batch": {size: _dumped(fit.critical_batch(size)) for size in sizes},
+        "critical_parameters": {place: to_jsonable_python(fit.critical_parameters(place)) for place in places},
+        "critical_batch": {size: to_jsonable_python(fit.critical_batch(size)) for size in sizes},
     }
-
-
-def _dumped(figure: Figure | None) -> dict[str, Any] | None:
-    return figure.model_dump(mode="json") if figure is not None else None
 
 
 def main() -> None:
@@ -91,9 +99,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("benches", type=Path, nargs="+")
     options = parser.parse_args()
-    hardware = sorted({json.loads(path.read_text(encoding="utf-8"))["hardware"] for path in options.benches})
-    about = {"command": f"python {shlex.join(sys.argv)}", "date": time.strftime("%Y-%m-%d"), "hardware": hardware}
-    print(json.dumps({**about, "arms": compare(options.benches)}, indent=1))
+    benches = [read(path) for path in options.benches]
+    about = {"command": f"python {shlex.join(sys.argv)}", "date": time.strftime("%Y-%m-%d")}
+    hardware = sorted({bench.hardware for bench in benches})
+    print(json.dumps({**about, "hardware": hardware, "arms": compare(benches)}, indent=1))
 
 
 if __name__ == "__main__":

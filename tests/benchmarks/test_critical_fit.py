@@ -8,6 +8,7 @@ from typing import Any
 
 import critical_fit
 import pytest
+from critical_fit import Bench, compare, read
 
 from qtrap_agents.errors import ConfigError
 
@@ -45,15 +46,15 @@ def report(parameters: int, dtype: str = "float16") -> dict[str, Any]:
 
 
 @pytest.fixture
-def benches(tmp_path: Path) -> list[Path]:
+def benches(tmp_path: Path) -> list[Bench]:
     paths = [tmp_path / f"{size}.json" for size in SIZES]
     for path, size in zip(paths, SIZES, strict=True):
         path.write_text(json.dumps(report(size)))
-    return paths
+    return [read(path) for path in paths]
 
 
-def test_the_law_behind_the_times_is_found_and_no_other_explains_them(benches: list[Path]) -> None:
-    arm = critical_fit.compare(benches)["awq"]
+def test_the_law_behind_the_times_is_found_and_no_other_explains_them(benches: list[Bench]) -> None:
+    arm = compare(benches)["awq"]
     forms = {form["form"]: form for form in arm["forms"]}
     assert arm["sizes"] == list(SIZES)
     assert forms["once"]["r2"] == pytest.approx(1)
@@ -63,8 +64,8 @@ def test_the_law_behind_the_times_is_found_and_no_other_explains_them(benches: l
     assert forms["once"]["critical_batch"] == dict.fromkeys(SIZES)
 
 
-def test_the_measured_crossing_stands_beside_it(benches: list[Path]) -> None:
-    crossings = critical_fit.compare(benches)["awq"]["size_crossings"]
+def test_the_measured_crossing_stands_beside_it(benches: list[Bench]) -> None:
+    crossings = compare(benches)["awq"]["size_crossings"]
     assert [crossing["concurrency"] for crossing in crossings] == list(PLACES)
     assert all(crossing["starts"] and crossing["certain"] for crossing in crossings)
     assert all((crossing["below"], crossing["above"]) == SIZES for crossing in crossings)
@@ -75,7 +76,7 @@ def test_a_baseline_without_16_bits_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     path.write_text(json.dumps(report(SIZES[0], "float32")))
     with pytest.raises(ConfigError, match=r"bench\.json: baseline 'fp16' is not in 16 bits"):
-        critical_fit.compare([path])
+        read(path)
 
 
 def test_what_is_committed_can_be_read() -> None:

@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-import modelled
 import psutil
 import pytest
-from modelled import arm, chain, model
+from modelled import arm, chain, logit, model
 
 from qtrap_agents.errors import SimulationError
 from qtrap_agents.report.forecast import Place, simulate_all
@@ -35,8 +34,8 @@ def test_known_parameters_leave_the_monte_carlo_alone() -> None:
 
 def drifting(drift: float, depth: int) -> float:
     """Success of a chain whose slips drift by so much for every doubling behind 8 hops."""
-    logits = [modelled.logit(0.01) + drift * max(0.0, math.log2(position / 8)) for position in range(1, depth + 1)]
-    return math.prod(1 / (1 + math.exp(logit)) for logit in logits)
+    logits = [logit(0.01) + drift * max(0.0, math.log2(position / 8)) for position in range(1, depth + 1)]
+    return math.prod(1 / (1 + math.exp(slip)) for slip in logits)
 
 
 def test_behind_the_fitted_depths_slips_may_drift() -> None:

@@ -52,7 +52,7 @@ class Model:
 
 
 class Ran(NamedTuple):
-    """What the tasks came to: [task] answer right, premises in error, model calls."""
+    """What the tasks came to: [task] answer right, premises in error, model calls, place of the first error or 0."""
 
     right: np.ndarray
     wrong: np.ndarray
