@@ -178,6 +178,7 @@ async def open_engine(launch: Launch, log: Path) -> AsyncIterator[EngineArm]:
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "qtrap_agents.backends.engine_worker", "{fd}"]
     settings = environment(launch) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0" if launch.device == "cpu" else "1"}
+    settings |= launch.arm.environment
     async with owned_child(command, settings, log, theirs) as child:
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
         arm = EngineArm(name, child, reader, writer, launch.engine.request_timeout_s)

@@ -3,10 +3,13 @@
 JSON lines over the socket FD. First in: `{"arguments": {…}}`. First out: `{"ready": ModelFacts, "notes": […], "start_s": …}`.
 Then in `{"id", "messages", "sampling"}`, `{"id", "messages", "token_ids", "top"}`, `{"id", "stats"}`, `{"id", "profile"}` or
 `{"abort": id}`, and out, as they finish, `{"id", "completion"}`, `{"id", "score"}`, `{"id", "metrics"}`, `{"id", "kernels"}` or
-`{"id", "error"}`; `{"alive": true}` at least every second while the engine steps. Requests are read between steps and join
-the running batch.
+`{"id", "error"}`; `{"alive": true}` at least every second while the engine steps.
+
+On a CPU the engine's core computes in this process, and requests are read between its steps. On a GPU it has a process of its
+own (`VLLM_ENABLE_V1_MULTIPROCESSING=1`): requests are passed on the moment they arrive, so that the GPU never waits for us.
 """
 
+import asyncio
 import json
 import os
 import queue
@@ -15,22 +18,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any, NoReturn
 
-from qtrap_agents.backends.chat import (
-    GIVEN_UP,
-    NO_SYSTEM_ROLE,
-    NOT_FINITE,
-    all_finite,
-    checksum,
-    has_system_role,
-    prompt_ids,
-    text_pieces,
-    too_long,
-)
+from qtrap_agents.backends.engine_desk import Desk, Line, Request
 from qtrap_agents.backends.guard import kill_own_group
 from qtrap_agents.backends.inspector import combine
 from qtrap_agents.concurrency import rarely_collected
@@ -40,10 +32,6 @@ BURST = 8
 """Where the engine computes in this process, a burst of requests is spread over so many steps: what is in flight is not held up,
 and chains that would all be answered in the same step drift apart, so that their client works while the engine does."""
 
-Line = dict[str, Any]
-Entry = tuple[list[int], list[float]]
-"""One place of a text: token ids and their log-probabilities."""
-
 
 class Channel:
     """The socket to the parent: a thread reads into a queue, and ends this process group when the parent is gone."""
@@ -51,10 +39,12 @@ class Channel:
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
         self._inbox: queue.SimpleQueue[Line] = queue.SimpleQueue()
-        self.sent_at = time.monotonic()
+        self._sent_at = time.monotonic()
+        self.on_arrival: Callable[[], object] = bool
+        """Called by the thread when a line has come."""
         threading.Thread(target=self._read, daemon=True).start()
 
-    def receive(self, wait: bool, limit: int) -> Iterator[Line]:
+    def receive(self, wait: bool, limit: int = sys.maxsize) -> Iterator[Line]:
         """What has arrived, at most `limit` lines; with `wait`, at least one."""
         if wait:
             yield self._inbox.get()
@@ -66,52 +56,58 @@ class Channel:
     def send(self, lines: list[Line]) -> None:
         """Write the lines in one go."""
         self._socket.sendall("".join(json.dumps(line) + "\n" for line in lines).encode())
-        self.sent_at = time.monotonic()
+        self._sent_at = time.monotonic()
+
+    def beat(self) -> None:
+        """The engine has made a step: say so, unless something was sent a moment ago."""
+        if time.monotonic() - self._sent_at > HEARTBEAT_S:
+            self.send([{"alive": True}])
 
     def _read(self) -> None:
         """A killed parent may leave answers unread, then the socket is reset, or half a line behind."""
         with suppress(ConnectionError, ValueError), self._socket.makefile("rb") as stream:
             for line in stream:
                 self._inbox.put(json.loads(line))
+                self.on_arrival()
         kill_own_group()
 
 
-class Worker:
-    """vLLM's engine, stepped by hand, with the defaults of its server (how many tokens share a step, above all).
-
-    On a CPU its core computes in this process; on a GPU in one of its own, so that the GPU never waits for us. `at_once` is how
-    many lines are to be taken between two steps.
-    """
+class Stepped:
+    """vLLM's engine in this process, stepped by hand, with its server's defaults (above all, how many tokens share a step)."""
 
     def __init__(self, arguments: Line) -> None:
-        from vllm.config import StructuredOutputsConfig
         from vllm.engine.arg_utils import EngineArgs
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        structured = StructuredOutputsConfig(**arguments["structured_outputs_config"])
-        chosen = EngineArgs(**arguments | {"structured_outputs_config": structured})
+        chosen = EngineArgs(**engine_fields(arguments))
         self._engine = LLMEngine.from_engine_args(chosen, usage_context=UsageContext.OPENAI_API_SERVER)
-        self._tokenizer = self._engine.get_tokenizer()
-        self._context = int(self._engine.model_config.max_model_len)
-        elsewhere = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "1"
-        self.at_once = sys.maxsize if elsewhere else max(1, arguments["max_num_seqs"] // BURST)
+        self._desk = Desk(self._engine.get_tokenizer(), int(self._engine.model_config.max_model_len))
+        self._at_once = max(1, arguments["max_num_seqs"] // BURST)
         self._given: dict[str, int] = {}
 
     def facts(self) -> Line:
-        """What every worker of the engine holds, put together."""
-        return dict(combine(self._engine.collective_rpc("qtrap_facts")))
+        """What every worker of the engine holds, put together, and what a user should know."""
+        return {"ready": combine(self._engine.collective_rpc("qtrap_facts")), "notes": self._desk.notes()}
 
-    def notes(self) -> list[str]:
-        """What a user should know of the chat template."""
-        return [] if has_system_role(self._tokenizer) else [NO_SYSTEM_ROLE]
+    def serve(self, channel: Channel) -> NoReturn:
+        """Answer until the parent closes the socket."""
+        while True:
+            lines = channel.receive(not self._busy, self._at_once)
+            answers = [out for line in lines for out in self._take(line)]
+            if self._busy:
+                answers += self._step()
+            if answers:
+                channel.send(answers)
+            else:
+                channel.beat()
 
     @property
-    def busy(self) -> bool:
+    def _busy(self) -> bool:
         """True while a request is unfinished."""
         return bool(self._engine.has_unfinished_requests())
 
-    def take(self, line: Line) -> list[Line]:
+    def _take(self, line: Line) -> list[Line]:
         """Queue a request or abort one; an answer at once where the engine refuses it or has nothing to do."""
         if "abort" in line:
             self._given.pop(str(line["abort"]), None)
@@ -121,105 +117,137 @@ class Worker:
             return [{"id": line["id"], "metrics": metrics()}]
         if "profile" in line:
             return [self._profile(line)]
+        request = self._desk.read(line)
+        if not isinstance(request, Request):
+            return [request]
         try:
-            prompt = prompt_ids(self._tokenizer, line["messages"])
-            return self._score(line, prompt) if "token_ids" in line else self._complete(line, prompt)
+            self._engine.add_request(request.id, request.prompt, request.parameters)
         except Exception as error:
-            return [{"id": line["id"], "error": f"the engine refused the request: {error}"}]
+            return [request.refused(error)]
+        self._given[request.id] = request.given
+        return []
 
-    def step(self) -> list[Line]:
+    def _step(self) -> list[Line]:
         """One step of the engine; lines for what finished."""
-        return [{"id": int(output.request_id), **self._answer(output)} for output in self._engine.step() if output.finished]
+        finished = [output for output in self._engine.step() if output.finished]
+        return [self._desk.answer(output, self._given.pop(output.request_id, 0)) for output in finished]
 
     def _profile(self, line: Line) -> Line:
         """Every worker of the engine profiles; the times are those of the first."""
         try:
-            kernels = self._engine.collective_rpc(f"qtrap_{line['profile']}_profile")[0]
+            return kernels(line, self._engine.collective_rpc(f"qtrap_{line['profile']}_profile"))
         except Exception as error:
-            return {"id": line["id"], "error": f"the engine cannot be profiled: {error}"}
-        return {"id": line["id"], "kernels": kernels}
-
-    def _complete(self, line: Line, prompt: list[int]) -> list[Line]:
-        if len(prompt) >= self._context:
-            return [{"id": line["id"], "error": too_long(len(prompt), self._context)}]
-        parameters = sampling_parameters(json.dumps(line["sampling"]))
-        self._engine.add_request(str(line["id"]), {"prompt_token_ids": prompt}, parameters)
-        return []
-
-    def _score(self, line: Line, prompt: list[int]) -> list[Line]:
-        """The given text goes in as part of the prompt; one token more is generated, because vLLM asks for one."""
-        token_ids = line["token_ids"]
-        if not token_ids:
-            return [{"id": line["id"], "score": score(self._tokenizer, prompt, [], [])}]
-        number = str(line["id"])
-        self._engine.add_request(number, {"prompt_token_ids": prompt + token_ids}, scoring_parameters(line["top"]))
-        self._given[number] = len(token_ids)
-        return []
-
-    def _answer(self, output: Any) -> Line:
-        """A completion, a score, or an error where logits that count were not finite."""
-        given = self._given.pop(output.request_id, 0)
-        if not given:
-            problem = _problem(output)
-            return {"error": problem} if problem else {"completion": completion(output)}
-        entries = ranked(output.prompt_logprobs, given)
-        if not all_finite(value for _, values in entries for value in values):
-            return {"error": NOT_FINITE}
-        return {"score": score(self._tokenizer, output.prompt_token_ids[:-given], output.prompt_token_ids[-given:], entries)}
+            return no_profile(line, error)
 
 
-def _problem(output: Any) -> str | None:
-    """Why a finished request is no answer."""
-    if getattr(output.metrics, "is_corrupted", False):
-        return NOT_FINITE
-    return GIVEN_UP if output.outputs[0].finish_reason == "error" else None
+class Overlapped:
+    """vLLM's asynchronous engine: its core computes in a process of its own and hears of a request while it steps."""
+
+    def __init__(self, arguments: Line, channel: Channel) -> None:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        chosen = AsyncEngineArgs(**engine_fields(arguments))
+        pulse = pulse_of(channel)
+        self._engine = AsyncLLM.from_engine_args(chosen, usage_context=UsageContext.OPENAI_API_SERVER, stat_loggers=[pulse])
+        self._desk = Desk(self._engine.get_tokenizer(), int(self._engine.model_config.max_model_len))
+        self._channel = channel
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def facts(self) -> Line:
+        """As of `Stepped`."""
+        return {"ready": combine(await self._engine.collective_rpc("qtrap_facts")), "notes": self._desk.notes()}
+
+    async def serve(self) -> NoReturn:
+        """Answer until the parent closes the socket."""
+        arrived, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._channel.on_arrival = lambda: loop.call_soon_threadsafe(arrived.set)
+        arrived.set()
+        while True:
+            await arrived.wait()
+            arrived.clear()
+            for line in self._channel.receive(wait=False):
+                self._take(line)
+
+    def _take(self, line: Line) -> None:
+        """Begin to answer a line, or stop doing so."""
+        if "abort" in line:
+            if task := self._tasks.pop(line["abort"], None):
+                task.cancel()
+            return
+        task = self._tasks[line["id"]] = asyncio.create_task(self._answer(line))
+        task.add_done_callback(lambda done: self._end(line["id"], done))
+
+    async def _answer(self, line: Line) -> None:
+        self._channel.send([await self._answered(line)])
+
+    async def _answered(self, line: Line) -> Line:
+        if "stats" in line:
+            return {"id": line["id"], "metrics": metrics()}
+        if "profile" in line:
+            return await self._profile(line)
+        request = self._desk.read(line)
+        return await self._generate(request) if isinstance(request, Request) else request
+
+    async def _generate(self, request: Request) -> Line:
+        """The engine's one and only output of a request. Raises EngineDeadError."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            outputs = [item async for item in self._engine.generate(request.prompt, request.parameters, request.id)]
+        except EngineDeadError:
+            raise
+        except Exception as error:
+            return request.refused(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        return self._desk.answer(outputs[-1], request.given)
+
+    async def _profile(self, line: Line) -> Line:
+        """As of `Stepped`."""
+        try:
+            return kernels(line, await self._engine.collective_rpc(f"qtrap_{line['profile']}_profile"))
+        except Exception as error:
+            return no_profile(line, error)
+
+    def _end(self, number: int, task: asyncio.Task[None]) -> None:
+        """What an answer cannot tell is the end of this process: the engine's death."""
+        self._tasks.pop(number, None)
+        if not task.cancelled() and (error := task.exception()):
+            die(error)
 
 
-@lru_cache(maxsize=64)
-def sampling_parameters(sampling: str) -> Any:
-    """vLLM's SamplingParams for one of our `Sampling` records as JSON. Greedy requests need no generator of their own.
+def pulse_of(channel: Channel) -> type:
+    """One of vLLM's loggers of statistics, that counts nothing: it hears of every step."""
+    from vllm.v1.metrics.loggers import StatLoggerBase
 
-    Requests with equal records share it: vLLM adds nothing to it that depends on the request, and a deep copy for each takes as
-    long as reading its prompt.
-    """
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+    class Pulse(StatLoggerBase):  # type: ignore[misc]
+        def __init__(self, vllm_config: object, engine_index: int = 0) -> None:
+            """Nothing is kept."""
 
-    wanted = json.loads(sampling)
-    schema = wanted["json_schema"]
-    parameters = SamplingParams(
-        temperature=wanted["temperature"],
-        top_p=wanted["top_p"],
-        max_tokens=wanted["max_tokens"],
-        seed=wanted["seed"] if wanted["temperature"] > 0 else None,
-        stop=wanted["stop"] or None,
-        ignore_eos=wanted["ignore_eos"],
-        logprobs=wanted["logprobs"],
-        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-    parameters.skip_clone = True
-    return parameters
+        def record(self, *args: object, **kwargs: object) -> None:
+            channel.beat()
+
+        def log_engine_initialized(self) -> None:
+            """Nothing to tell."""
+
+    return Pulse
 
 
-@lru_cache(maxsize=64)
-def scoring_parameters(top: int) -> Any:
-    """vLLM's SamplingParams for a score.
+def engine_fields(arguments: Line) -> Line:
+    """The fields of vLLM's EngineArgs from their JSON."""
+    from vllm.config import StructuredOutputsConfig
 
-    With a prefix found in the cache vLLM would give no log-probabilities for it: the cache is not read.
-    """
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    return arguments | {"structured_outputs_config": StructuredOutputsConfig(**arguments["structured_outputs_config"])}
 
-    return SamplingParams(
-        temperature=0.0,
-        max_tokens=1,
-        prompt_logprobs=top,
-        flat_logprobs=True,
-        detokenize=False,
-        skip_reading_prefix_cache=True,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
+
+def kernels(line: Line, of_workers: list[Any]) -> Line:
+    """The answer to a request to profile: the times of the engine's first worker."""
+    return {"id": line["id"], "kernels": of_workers[0]}
+
+
+def no_profile(line: Line, error: Exception) -> Line:
+    """The answer where that failed."""
+    return {"id": line["id"], "error": f"the engine cannot be profiled: {error}"}
 
 
 def metrics() -> str:
@@ -230,62 +258,27 @@ def metrics() -> str:
     return page.decode()
 
 
-def completion(output: Any) -> Line:
-    """The fields of a Completion from a finished RequestOutput."""
-    result = output.outputs[0]
-    return {
-        "text": result.text,
-        "token_ids": list(result.token_ids),
-        "finish_reason": result.finish_reason or "abort",
-        "prompt_tokens": len(output.prompt_token_ids),
-        "completion_tokens": len(result.token_ids),
-        "ttft_s": getattr(output.metrics, "first_token_latency", None) or None,
-        "logprobs": token_logprobs(result.token_ids, result.logprobs),
-    }
+def serve_stepped(channel: Channel, arguments: Line, started: float) -> NoReturn:
+    """Start the engine in this process, report it and serve."""
+    engine = Stepped(arguments)
+    rarely_collected()
+    channel.send([engine.facts() | {"start_s": time.monotonic() - started}])
+    engine.serve(channel)
 
 
-def score(tokenizer: Any, prompt: list[int], token_ids: list[int], entries: list[Entry]) -> Line:
-    """The fields of a Score."""
-    tokens = [
-        {"token_id": ids[0], "logprob": values[0], "top": list(zip(ids[1:], values[1:], strict=True))} for ids, values in entries
-    ]
-    return {
-        "prompt_tokens": len(prompt),
-        "prompt_checksum": checksum(prompt),
-        "tokens": tokens,
-        "pieces": text_pieces(tokenizer, prompt, token_ids),
-    }
+async def serve_overlapped(channel: Channel, arguments: Line, started: float) -> NoReturn:
+    """Start the engine with its core elsewhere, report it and serve."""
+    engine = Overlapped(arguments, channel)
+    rarely_collected()
+    channel.send([await engine.facts() | {"start_s": time.monotonic() - started}])
+    await engine.serve()
 
 
-def ranked(logprobs: Any, count: int) -> list[Entry]:
-    """The last `count` places of vLLM's FlatLogprobs: the token that stands there first, then the alternatives by rank."""
-    places = zip(logprobs.start_indices[-count:], logprobs.end_indices[-count:], strict=True)
-    return [(logprobs.token_ids[begin:end], logprobs.logprobs[begin:end]) for begin, end in places]
-
-
-def token_logprobs(token_ids: list[int], logprobs: Any) -> list[Line] | None:
-    """One entry per generated token: its log-probability and the alternatives by rank."""
-    if logprobs is None:
-        return None
-    entries = []
-    for token, known in zip(token_ids, logprobs, strict=True):
-        ranked = sorted(known.items(), key=lambda item: item[1].rank)
-        top = [(alternative, value.logprob) for alternative, value in ranked]
-        entries.append({"token_id": token, "logprob": known[token].logprob, "top": top})
-    return entries
-
-
-def serve(channel: Channel, worker: Worker) -> NoReturn:
-    """Answer until the parent closes the socket."""
-    while True:
-        lines = channel.receive(not worker.busy, worker.at_once)
-        answers = [out for line in lines for out in worker.take(line)]
-        if worker.busy:
-            answers += worker.step()
-        if answers:
-            channel.send(answers)
-        elif time.monotonic() - channel.sent_at > HEARTBEAT_S:
-            channel.send([{"alive": True}])
+def die(error: BaseException) -> NoReturn:
+    """End this process, with the reason in its log."""
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def main() -> NoReturn:
@@ -293,14 +286,12 @@ def main() -> NoReturn:
     started = time.monotonic()
     try:
         channel = Channel(int(sys.argv[1]))
-        worker = Worker(next(channel.receive(wait=True, limit=1))["arguments"])
-        rarely_collected()
-        channel.send([{"ready": worker.facts(), "notes": worker.notes(), "start_s": time.monotonic() - started}])
-        serve(channel, worker)
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
+        arguments = next(channel.receive(wait=True, limit=1))["arguments"]
+        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "1":
+            asyncio.run(serve_overlapped(channel, arguments, started))
+        serve_stepped(channel, arguments, started)
+    except BaseException as error:
+        die(error)
 
 
 if __name__ == "__main__":

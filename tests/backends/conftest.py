@@ -206,9 +206,14 @@ def quantisation(symmetric: bool) -> dict[str, Any]:
 
 
 def arm_of(checkpoints: dict[str, Path], weights: str, kind: str) -> ArmConfig:
-    """An arm for one of the checkpoints: `hf`, or vLLM's `engine` or `server`."""
-    served = {"backend": "transformers"} if kind == "hf" else {"backend": "vllm", "transport": kind}
-    return ArmConfig.model_validate({"name": f"{weights}-{kind}", "checkpoint": str(checkpoints[weights]), **served})
+    """An arm for one of the checkpoints: `hf`, or vLLM's `engine`, `server`, or `overlapped`: the engine as on a GPU."""
+    served = {
+        "hf": {"backend": "transformers"},
+        "engine": {"backend": "vllm", "transport": "engine"},
+        "server": {"backend": "vllm", "transport": "server"},
+        "overlapped": {"backend": "vllm", "transport": "engine", "environment": {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}},
+    }
+    return ArmConfig.model_validate({"name": f"{weights}-{kind}", "checkpoint": str(checkpoints[weights]), **served[kind]})
 
 
 def question(number: int) -> tuple[Message, ...]:

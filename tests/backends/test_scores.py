@@ -77,9 +77,9 @@ def test_another_arm_would_have_said_something_else(arms: Arms, checkpoints: dic
     assert 0.02 < sum(flips) / len(flips) < 0.9
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, pytest.param("overlapped", marks=pytest.mark.vllm)])
 def test_scores_and_completions_share_an_arm(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
-    arm = arms.open(arm_of(checkpoints, "fp16", kind))
+    arm = arms.open(arm_of(checkpoints, "sym", kind))
     said = own_text(arms, arm, 100)
 
     async def both() -> tuple[list[Score], list[Completion]]:

@@ -49,9 +49,10 @@ def test_packed_arms_differ_from_the_baseline(arms: Arms, checkpoints: dict[str,
     assert spoken["fp16"] != spoken["sym"] != spoken["asym"] != spoken["fp16"]
 
 
-def test_server_answers_as_the_engine_does(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    server = arms.run(answers(arms.open(arm_of(checkpoints, "sym", "server"))))
-    assert said(server) == said(arms.run(answers(arms.open(arm_of(checkpoints, "sym", "engine")))))
+@pytest.mark.parametrize("kind", ["server", "overlapped"])
+def test_other_ways_to_serve_answer_as_the_engine_does(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
+    other = arms.run(answers(arms.open(arm_of(checkpoints, "sym", kind))))
+    assert said(other) == said(arms.run(answers(arms.open(arm_of(checkpoints, "sym", "engine")))))
 
 
 @pytest.mark.parametrize("weights", ["sym", "asym"])
@@ -81,9 +82,10 @@ def test_baseline_identity_holds_no_packed_layer(arms: Arms, checkpoints: dict[s
     assert not identity.notes
 
 
-def test_server_tells_the_same_identity(arms: Arms, checkpoints: dict[str, Path]) -> None:
-    server = arms.open(arm_of(checkpoints, "sym", "server")).identity
-    assert server == arms.open(arm_of(checkpoints, "sym", "engine")).identity
+@pytest.mark.parametrize("kind", ["server", "overlapped"])
+def test_other_ways_to_serve_tell_the_same_identity(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
+    other = arms.open(arm_of(checkpoints, "sym", kind)).identity
+    assert other == arms.open(arm_of(checkpoints, "sym", "engine")).identity
 
 
 def test_running_server_by_url(arms: Arms, checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_running_server_with_another_model_is_refused(arms: Arms, checkpoints: d
         asyncio.run(enter(config, tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["engine", "server"])
+@pytest.mark.parametrize("kind", ["engine", "server", "overlapped"])
 def test_many_requests_at_once_with_logprobs(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
     arm = arms.open(arm_of(checkpoints, "sym", kind))
     completions = arms.run(answers(arm, 300, Sampling(max_tokens=3, logprobs=2)))
@@ -163,7 +165,7 @@ def test_an_answer_goes_on_to_its_length_whatever_the_model_says(arms: Arms, che
     assert {(item.completion_tokens, item.finish_reason) for item in endless} == {(100, "length")}
 
 
-@pytest.mark.parametrize("kind", ["engine", "server"])
+@pytest.mark.parametrize("kind", ["engine", "server", "overlapped"])
 def test_the_engine_counts_requests_and_tokens(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
     arm = arms.open(arm_of(checkpoints, "sym", kind))
     before = arms.run(arm.stats())
@@ -202,7 +204,7 @@ def test_sampling_repeats_with_its_seed(arms: Arms, checkpoints: dict[str, Path]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-@pytest.mark.parametrize("kind", ["engine", "server"])
+@pytest.mark.parametrize("kind", ["engine", "server", "overlapped"])
 def test_too_long_prompt_fails_alone(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
     arm = arms.open(arm_of(checkpoints, "sym", kind))
     long = (Message(role="user", content="1 + " * 300),)
@@ -235,6 +237,41 @@ def test_killed_engine_fails_what_is_in_flight_and_what_comes_later(checkpoints:
     assert len(died) == len(results) == 50
     assert "killed by SIGKILL" in died[0]
     assert "engine.log" in died[0]
+
+
+def test_killed_core_of_an_overlapped_engine_is_its_death(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    async def work() -> list[Completion | BaseException]:
+        others = set(psutil.Process().children(recursive=True))
+        async with open_arm(arm_of(checkpoints, "fp16", "overlapped"), ENGINE, tmp_path / "engine.log") as arm:
+            assert (await arm.complete(question(1), Sampling())).completion_tokens == 16
+            ours = set(psutil.Process().children(recursive=True)) - others
+            [core] = [process for process in ours if "EngineCore" in "".join(process.cmdline())]
+            flying = [asyncio.create_task(arm.complete(question(1), Sampling(max_tokens=200))) for _ in range(50)]
+            await asyncio.sleep(0.2)
+            core.send_signal(signal.SIGKILL)
+            return list(await asyncio.gather(*flying, return_exceptions=True))
+
+    results = asyncio.run(work())
+    died = [str(result) for result in results if isinstance(result, ArmDied)]
+    assert len(died) == len(results) == 50
+    assert "EngineDeadError" in died[0]
+
+
+def test_an_overlapped_engine_stops_an_answer_that_nobody_waits_for(arms: Arms, checkpoints: dict[str, Path]) -> None:
+    arm = arms.open(arm_of(checkpoints, "sym", "overlapped"))
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await arm.complete(question(1), Sampling(max_tokens=240, ignore_eos=True))
+
+    before = arms.run(arm.stats())
+    arms.run(give_up())
+    assert arms.run(arm.complete(question(1), Sampling(max_tokens=3, ignore_eos=True))).completion_tokens == 3
+    after = arms.run(arm.stats())
+    assert before is not None
+    assert after is not None
+    assert after.since(before).output_tokens < 240
 
 
 def test_weights_that_do_not_fit_the_config(copy_of: Callable[[str], Path], tmp_path: Path) -> None:

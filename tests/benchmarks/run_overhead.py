@@ -1,12 +1,14 @@
 """What `qtrap run` costs: output tokens/s of LangGraph chains, traced and stored, over raw vLLM generating the same requests.
 
-`python tests/benchmarks/run_overhead.py [--checkpoint C | --shape S] [--concurrency N] [--repeats N] [--json]`
+`python tests/benchmarks/run_overhead.py [--checkpoint C | --shape S] [--concurrency N] [--case TOKENS CHAINS TASKS]… [--json]`
 
 Both sides have an engine of their own with the same arguments, both stay loaded, and they take turns (A B, B A, …): first a
 whole arm of a run, through the runner, into a run directory; then `vllm.LLM` with exactly the requests that the run
 made, at most as many in flight: `chat` gets the messages and renders them, as the run must; `ids` gets token ids that were made
 beforehand. Ratios are taken within each repeat. The raw side knows all requests from the start, the run only those whose parents
-are there. With `--profile` the client's own time is profiled in a further run.
+are there: with as many chains as the engine takes requests, a slot that is free waits for its chain's next request, so a case can
+have more chains in flight. All cases share the two engines. With `--profile` the client's own time in the first case is profiled
+in a further run.
 """
 
 import argparse
@@ -40,6 +42,14 @@ from qtrap_agents.types import Trace
 ARM = "fp16"
 
 Chat = list[dict[str, str]]
+
+
+class Case(NamedTuple):
+    """What is generated: new tokens of a hop at most, chains in flight, tasks."""
+
+    max_tokens: int
+    chains: int
+    tasks: int
 
 
 class Side(NamedTuple):
@@ -95,7 +105,7 @@ class Raw:
         return Side(len(outputs), sum(len(output.outputs[0].token_ids) for output in outputs), wall_s)
 
 
-def run_config(options: argparse.Namespace, checkpoint: str) -> RunConfig:
+def run_config(options: argparse.Namespace, case: Case, checkpoint: str) -> RunConfig:
     """One arm, one suite, chains of equal depth."""
     engine = EngineConfig(
         max_num_seqs=options.concurrency,
@@ -109,9 +119,9 @@ def run_config(options: argparse.Namespace, checkpoint: str) -> RunConfig:
         suites=(SuiteChoice(name=options.suite),),
         arms=(ArmConfig(name=ARM, checkpoint=checkpoint),),
         depths=(options.depth,),
-        tasks_per_depth=options.tasks,
-        concurrency=options.concurrency,
-        sampling=SamplingConfig(max_tokens=options.max_tokens),
+        tasks_per_depth=case.tasks,
+        concurrency=case.chains,
+        sampling=SamplingConfig(max_tokens=case.max_tokens),
         engine=engine,
         noise_floor=False,
         energy="none",
@@ -145,26 +155,44 @@ def requests(traces: Sequence[Trace]) -> list[Chat]:
 
 
 async def measure(options: argparse.Namespace, checkpoint: str, folder: Path) -> dict[str, Any]:
-    """Both sides in turns."""
-    config = run_config(options, checkpoint)
+    """Both sides in turns, case by case."""
+    configs = {case: run_config(options, case, checkpoint) for case in cases(options)}
+    config = next(iter(configs.values()))
     device = "cpu" if vllm_build() == "cpu" else "cuda"
     engine = config.engine
     launch = Launch(config.arms[0], engine, resolve_checkpoint(checkpoint), device, resolve_dtype(engine, device))
     async with open_arm(config.arms[0], engine, folder / "engine.log") as backend:
-        _, first = await run_window(config, backend, folder / "warm")
         raw = Raw(launch)
-        chats = requests(list(first.traces(ARM)))
-        ids = [prompt_ids(raw.llm.get_tokenizer(), chat) for chat in chats]
-        windows = {kind: partial(raw.window, chats, options.max_tokens, given) for kind, given in (("chat", None), ("ids", ids))}
-        for window in windows.values():
-            window()
-        sides: list[dict[str, Side]] = []
-        for repeat in range(options.repeats):
-            sides.append(await turn(config, backend, folder / str(repeat), windows, repeat % 2 == 1))
-            shown = ", ".join(f"{kind} {side.tokens_per_s:,.0f}" for kind, side in sides[-1].items())
-            print(f"tokens/s: {shown}", file=sys.stderr)
+        found = []
+        for number, (case, chosen) in enumerate(configs.items()):
+            sides = await compare(options, case, chosen, backend, raw, folder / f"case-{number}")
+            found.append(case._asdict() | of_case(sides))
         spent = await profiled(config, backend, folder / "profile") if options.profile else []
-    return result(options, sides, spent)
+    return result(options, found, spent)
+
+
+def cases(options: argparse.Namespace) -> list[Case]:
+    """As asked for."""
+    given = [Case(*numbers) for numbers in options.case]
+    return given or [Case(options.max_tokens, options.concurrency, options.tasks)]
+
+
+async def compare(
+    options: argparse.Namespace, case: Case, config: RunConfig, backend: Backend, raw: Raw, folder: Path
+) -> list[dict[str, Side]]:
+    """The windows of a case, after one of each kind that nobody counts."""
+    _, first = await run_window(config, backend, folder / "warm")
+    chats = requests(list(first.traces(ARM)))
+    ids = [prompt_ids(raw.llm.get_tokenizer(), chat) for chat in chats]
+    windows = {kind: partial(raw.window, chats, case.max_tokens, given) for kind, given in (("chat", None), ("ids", ids))}
+    for window in windows.values():
+        window()
+    sides: list[dict[str, Side]] = []
+    for repeat in range(options.repeats):
+        sides.append(await turn(config, backend, folder / str(repeat), windows, repeat % 2 == 1))
+        shown = ", ".join(f"{kind} {side.tokens_per_s:,.0f}" for kind, side in sides[-1].items())
+        print(f"{case.max_tokens} tokens, {case.chains} chains: tokens/s: {shown}", file=sys.stderr, flush=True)
+    return sides
 
 
 async def turn(
@@ -190,9 +218,15 @@ async def profiled(config: RunConfig, backend: Backend, out: Path) -> list[dict[
     return [{"function": name, "calls": calls, "own_s": round(seconds, 3)} for name, calls, seconds in shown]
 
 
-def result(options: argparse.Namespace, sides: Sequence[dict[str, Side]], spent: list[dict[str, object]]) -> dict[str, Any]:
-    """Everything that was measured, with where and how."""
+def of_case(sides: Sequence[dict[str, Side]]) -> dict[str, Any]:
+    """The windows of a case and the ratios that follow."""
     ratios = {kind: estimate([side["run"].tokens_per_s / side[kind].tokens_per_s for side in sides]) for kind in ("chat", "ids")}
+    windows = [{kind: side._asdict() | {"tokens_per_s": side.tokens_per_s} for kind, side in found.items()} for found in sides]
+    return {"windows": windows, "ratios": {kind: ratio.model_dump(mode="json") for kind, ratio in ratios.items() if ratio}}
+
+
+def result(options: argparse.Namespace, found: Sequence[dict[str, Any]], spent: list[dict[str, object]]) -> dict[str, Any]:
+    """Everything that was measured, with where and how."""
     kept = describe_environment()
     return {
         "command": " ".join(["python", *sys.argv]),
@@ -200,10 +234,7 @@ def result(options: argparse.Namespace, sides: Sequence[dict[str, Side]], spent:
         "environment": {name: kept.get(name) for name in ("cpu", "cores", "gpus", "packages")},
         "engine": vllm_version(),
         "options": {name: str(value) for name, value in vars(options).items()},
-        "windows": [
-            {kind: side._asdict() | {"tokens_per_s": side.tokens_per_s} for kind, side in found.items()} for found in sides
-        ],
-        "ratios": {kind: ratio.model_dump(mode="json") for kind, ratio in ratios.items() if ratio},
+        "cases": list(found),
         "client_profile": spent,
     }
 
@@ -219,6 +250,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=512)
     parser.add_argument("--concurrency", type=int, default=128)
     parser.add_argument("--max-tokens", type=int, default=4)
+    parser.add_argument("--case", type=int, nargs=3, action="append", default=[], metavar=("TOKENS", "CHAINS", "TASKS"))
     parser.add_argument("--max-model-len", type=int, default=512)
     parser.add_argument("--memory", type=float, default=0.4, help="share of the GPU's memory for each of the two engines")
     parser.add_argument("--repeats", type=int, default=3)
@@ -237,9 +269,11 @@ def main() -> None:
     if options.json:
         print(json.dumps(found, indent=1))
     else:
-        for kind, ratio in found["ratios"].items():
-            low, high = ratio["interval"]["low"] or 0.0, ratio["interval"]["high"] or float("inf")
-            print(f"run / raw ({kind}): {ratio['value']:.3f} [{low:.3f}, {high:.3f}], n = {ratio['n']}")
+        for case in found["cases"]:
+            print(f"{case['max_tokens']} new tokens a hop, {case['chains']} chains in flight, {case['tasks']} tasks")
+            for kind, ratio in case["ratios"].items():
+                low, high = ratio["interval"]["low"] or 0.0, ratio["interval"]["high"] or float("inf")
+                print(f"  run / raw ({kind}): {ratio['value']:.3f} [{low:.3f}, {high:.3f}], n = {ratio['n']}")
         for row in found["client_profile"]:
             print(f"{row['own_s']:8.3f} s {row['calls']:>10} {row['function']}")
 
