@@ -207,7 +207,7 @@ def quantisation(symmetric: bool) -> dict[str, Any]:
 
 def arm_of(checkpoints: dict[str, Path], weights: str, kind: str) -> ArmConfig:
     """An arm for one of the checkpoints: `hf`, or vLLM's `engine`, `server`, or `overlapped`: the engine as on a GPU."""
-    served = {
+    served: dict[str, dict[str, object]] = {
         "hf": {"backend": "transformers"},
         "engine": {"backend": "vllm", "transport": "engine"},
         "server": {"backend": "vllm", "transport": "server"},

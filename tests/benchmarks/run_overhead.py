@@ -7,8 +7,8 @@ whole arm of a run, through the runner, into a run directory; then `vllm.LLM` wi
 made, at most as many in flight: `chat` gets the messages and renders them, as the run must; `ids` gets token ids that were made
 beforehand. Ratios are taken within each repeat. The raw side knows all requests from the start, the run only those whose parents
 are there: with as many chains as the engine takes requests, a slot that is free waits for its chain's next request, so a case can
-have more chains in flight. All cases share the two engines. With `--profile` the client's own time in the first case is profiled
-in a further run.
+have more chains in flight. All cases share the two engines; Ctrl-C leaves those that are done. With `--profile` the client's
+own time in the first case is profiled in a further run.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import pstats
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -87,9 +87,14 @@ class Raw:
     def __init__(self, launch: Launch) -> None:
         os.environ.update(environment(launch) | {"VLLM_LOGGING_LEVEL": "ERROR"})
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if launch.device == "cpu" else "1"
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # this process has used torch's threads: a fork of it can hang
         from vllm import LLM
 
         self.llm = LLM(**engine_arguments(launch))
+
+    def close(self) -> None:
+        """End the engine, which otherwise holds up the end of this process."""
+        self.llm.llm_engine.engine_core.shutdown()
 
     def window(self, chats: Sequence[Chat], max_tokens: int, rendered: Sequence[list[int]] | None) -> Side:
         """Generate all requests greedily: from chat messages as they are, or from what was rendered beforehand."""
@@ -162,11 +167,11 @@ async def measure(options: argparse.Namespace, checkpoint: str, folder: Path) ->
     engine = config.engine
     launch = Launch(config.arms[0], engine, resolve_checkpoint(checkpoint), device, resolve_dtype(engine, device))
     async with open_arm(config.arms[0], engine, folder / "engine.log") as backend:
-        raw = Raw(launch)
         found = []
-        for number, (case, chosen) in enumerate(configs.items()):
-            sides = await compare(options, case, chosen, backend, raw, folder / f"case-{number}")
-            found.append(case._asdict() | of_case(sides))
+        with closing(Raw(launch)) as raw, suppress(asyncio.CancelledError):
+            for number, (case, chosen) in enumerate(configs.items()):
+                sides = await compare(options, case, chosen, backend, raw, folder / f"case-{number}")
+                found.append(case._asdict() | of_case(sides))
         spent = await profiled(config, backend, folder / "profile") if options.profile else []
     return result(options, found, spent)
 
@@ -185,8 +190,7 @@ async def compare(
     chats = requests(list(first.traces(ARM)))
     ids = [prompt_ids(raw.llm.get_tokenizer(), chat) for chat in chats]
     windows = {kind: partial(raw.window, chats, case.max_tokens, given) for kind, given in (("chat", None), ("ids", ids))}
-    for window in windows.values():
-        window()
+    windows["ids"]()
     sides: list[dict[str, Side]] = []
     for repeat in range(options.repeats):
         sides.append(await turn(config, backend, folder / str(repeat), windows, repeat % 2 == 1))
