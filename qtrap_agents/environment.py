@@ -18,12 +18,18 @@ PACKAGES = (
 )  # fmt: skip
 
 
+def _program() -> str:
+    """What was started; `python -m qtrap_agents` is the same as `qtrap`."""
+    name = Path(sys.argv[0]).name
+    return "qtrap" if name == "__main__.py" else name
+
+
 def describe_environment() -> dict[str, object]:
     """Versions, hardware, git state of the working directory and the command line; JSON types only."""
     return {
         "qtrap": __version__,
         "started_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
         "python": platform.python_version(),
         "system": platform.platform(),
         "cpu": cpu_name(),

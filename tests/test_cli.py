@@ -88,7 +88,9 @@ def test_a_run_ends_with_its_directory(tmp_path: Path) -> None:
     assert f"next: qtrap compare traces/{run.id}" in result.stderr
     assert run.arms() == ("solve", "noisy")
     assert all(trace.correct for trace in by_task(run, "solve").values())
-    assert str(run.environment()["command"]).endswith("run.yaml")
+    command = str(run.environment()["command"])
+    assert command.startswith("qtrap run ")
+    assert command.endswith("run.yaml")
 
 
 def test_options_change_the_file(tmp_path: Path) -> None:

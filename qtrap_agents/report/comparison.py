@@ -24,11 +24,16 @@ from qtrap_agents.types import ArmIdentity, Record, Task
 
 
 class SecondServing(Record):
-    """The baseline served once more. `fresh` is False where it was a server that had been running all the while."""
+    """The baseline served once more. `fresh` is False where it was a server that had been running all the while.
+
+    `time` and `energy` are what a task took, over what it took at first; None unless measured in both servings, of all tasks.
+    """
 
     facts: ArmFacts
     hops: HopAgreement
     fresh: bool
+    time: float | None = None
+    energy: float | None = None
 
 
 class RunComparison(Record):
@@ -133,7 +138,9 @@ class _Reading:
             return None
         first = self.served[self.baseline]
         fresh = not any(place.config.urls for place in first.places)
-        return SecondServing(facts=self._facts(self.again), hops=agreement(first, self.again.arm), fresh=fresh)
+        facts, at_first = self._facts(self.again), self._facts(self.readers[self.baseline])
+        time, energy = _cost_ratios(facts, at_first) if facts.finished and at_first.finished else (None, None)
+        return SecondServing(facts=facts, hops=agreement(first, self.again.arm), fresh=fresh, time=time, energy=energy)
 
     def _facts(self, reader: ArmReader) -> ArmFacts:
         return reader.facts(self.names[reader.arm.first.run.path], self.sizes)
@@ -300,6 +307,12 @@ def _identity_doubts(label: str, identity: ArmIdentity, baseline: str, reference
         yield f"{label} and {baseline} serve the same weights: their difference is the noise floor, not an effect of precision"
 
 
+def _cost_ratios(again: ArmFacts, at_first: ArmFacts) -> list[float | None]:
+    """Seconds and joules of a task in the second serving over those in the first."""
+    pairs = ((again.totals.wall_s, at_first.totals.wall_s), (again.totals.energy_j, at_first.totals.energy_j))
+    return [ours * at_first.done / (theirs * again.done) if ours and theirs else None for ours, theirs in pairs]
+
+
 def _again_doubts(again: ArmFacts, baseline: ArmFacts) -> Iterator[str]:
     """A second serving that was another model."""
     ours, theirs = (facts.identity.checksum if facts.identity else None for facts in (again, baseline))
@@ -426,6 +439,7 @@ def _noise_json(report: RunComparison) -> dict[str, Any] | None:
     return {
         **again.facts.model_dump(mode="json"),
         "fresh": again.fresh,
+        "cost_ratio": {"time": again.time, "energy": again.energy},
         "against_baseline": _floor_json(comparison.floor),
         "against_baseline_by_suite": {suite: _floor_json(floor) for suite, floor in comparison.suite_floors.items()},
         "hops": hops.model_dump(mode="json") | {"rate": hops.rate, "interval": _interval_json(hops.interval)},

@@ -9,7 +9,7 @@ from qtrap_agents.analysis.readings import Readings
 from qtrap_agents.analysis.statistics import Horizon, Interval
 from qtrap_agents.analysis.summary import ArmSummary
 from qtrap_agents.report.comparison import RunComparison, SecondServing, total_cell
-from qtrap_agents.report.format import NOT_MEASURED, NOTHING, hops, p_value, percent, percent_between, points_between
+from qtrap_agents.report.format import NOT_MEASURED, NOTHING, hops, p_value, percent, percent_between, points_between, significant
 from qtrap_agents.report.served import ArmFacts
 
 KINDS = 3
@@ -84,7 +84,7 @@ def floor_sentence(report: RunComparison) -> str:
     head = f"noise floor: {report.comparison.baseline} served again {what}"
     if floor is None:
         return f"{head}: {NOT_MEASURED}, no common judged task yet"
-    return f"{head}: {difference_words(floor)}, flips {flips_words(floor)}; {_hop_words(again)}"
+    return f"{head}: {difference_words(floor)}, flips {flips_words(floor)}; {_hop_words(again)}{_cost_words(again)}"
 
 
 def _hop_words(again: SecondServing) -> str:
@@ -93,6 +93,13 @@ def _hop_words(again: SecondServing) -> str:
         return "no hop was asked in the same words"
     share = percent_between(found.rate, found.interval.low, found.interval.high)
     return f"{found.differing:,} of {found.same_words:,} hops asked in the same words state another value ({share})"
+
+
+def _cost_words(again: SecondServing) -> str:
+    """What the same weights cost in another serving: ratios of arms as near to 1 say nothing of the arms."""
+    known = [(again.time, "time"), (again.energy, "energy")]
+    words = " and ".join(f"{significant(ratio, 2)} of the {word}" for ratio, word in known if ratio is not None)
+    return f"; a task took {words} of the first serving" if words else ""
 
 
 def verdict_words(paired: Paired) -> str:

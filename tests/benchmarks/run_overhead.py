@@ -7,7 +7,7 @@ whole arm of a run, through the runner, into a run directory; then `vllm.LLM` wi
 made, at most as many in flight: `chat` gets the messages and renders them, as the run must; `ids` gets token ids that were made
 beforehand. Ratios are taken within each repeat. The raw side knows all requests from the start, the run only those whose parents
 are there: with as many chains as the engine takes requests, a slot that is free waits for its chain's next request, so a case can
-have more chains in flight. All cases share the two engines; Ctrl-C leaves those that are done. With `--profile` the client's
+have more chains in flight. All cases share the two engines; Ctrl-C leaves what is done. With `--profile` the client's
 own time in the first case is profiled in a further run.
 """
 
@@ -167,13 +167,14 @@ async def measure(options: argparse.Namespace, checkpoint: str, folder: Path) ->
     engine = config.engine
     launch = Launch(config.arms[0], engine, resolve_checkpoint(checkpoint), device, resolve_dtype(engine, device))
     async with open_arm(config.arms[0], engine, folder / "engine.log") as backend:
-        found = []
+        found: dict[Case, list[dict[str, Side]]] = {}
         with closing(Raw(launch)) as raw, suppress(asyncio.CancelledError):
             for number, (case, chosen) in enumerate(configs.items()):
-                sides = await compare(options, case, chosen, backend, raw, folder / f"case-{number}")
-                found.append(case._asdict() | of_case(sides))
+                found[case] = []
+                async for side in compared(options, case, chosen, backend, raw, folder / f"case-{number}"):
+                    found[case].append(side)
         spent = await profiled(config, backend, folder / "profile") if options.profile else []
-    return result(options, found, spent)
+    return result(options, [case._asdict() | of_case(sides) for case, sides in found.items() if sides], spent)
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
@@ -182,21 +183,20 @@ def cases(options: argparse.Namespace) -> list[Case]:
     return given or [Case(options.max_tokens, options.concurrency, options.tasks)]
 
 
-async def compare(
+async def compared(
     options: argparse.Namespace, case: Case, config: RunConfig, backend: Backend, raw: Raw, folder: Path
-) -> list[dict[str, Side]]:
+) -> AsyncIterator[dict[str, Side]]:
     """The windows of a case, after one of each kind that nobody counts."""
     _, first = await run_window(config, backend, folder / "warm")
     chats = requests(list(first.traces(ARM)))
     ids = [prompt_ids(raw.llm.get_tokenizer(), chat) for chat in chats]
     windows = {kind: partial(raw.window, chats, case.max_tokens, given) for kind, given in (("chat", None), ("ids", ids))}
     windows["ids"]()
-    sides: list[dict[str, Side]] = []
     for repeat in range(options.repeats):
-        sides.append(await turn(config, backend, folder / str(repeat), windows, repeat % 2 == 1))
-        shown = ", ".join(f"{kind} {side.tokens_per_s:,.0f}" for kind, side in sides[-1].items())
+        sides = await turn(config, backend, folder / str(repeat), windows, repeat % 2 == 1)
+        shown = ", ".join(f"{kind} {side.tokens_per_s:,.0f}" for kind, side in sides.items())
         print(f"{case.max_tokens} tokens, {case.chains} chains: tokens/s: {shown}", file=sys.stderr, flush=True)
-    return sides
+        yield sides
 
 
 async def turn(

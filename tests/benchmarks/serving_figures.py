@@ -24,6 +24,9 @@ SMALL_BATCH = ("qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b")
 """Of these bitsandbytes' NF4 is measured beside FP16 through transformers."""
 
 IN_PAIRS = ("qwen2.5-14b",)
+OVERHEAD = ((32, 128, 512), (128, 128, 256), (32, 160, 512))
+"""New tokens of a hop, chains in flight and tasks: the engine takes 128 requests at once in all of them."""
+
 REPEATS = ("--repeats", "3", "--window", "2")
 
 
@@ -59,8 +62,8 @@ def _of_shape(shape: str) -> Iterator[Step]:
     if shape == "qwen2.5-7b":
         yield Step(f"profile-{shape}", ((*QTRAP, "profile", "configs/profile.yaml", *named),), shape)
         own = (sys.executable, str(HERE / "run_overhead.py"), "--json", "--shape", shape, "--suite", "program", "--depth", "4")
-        sizes = ("--tasks", "256", "--max-tokens", "32", "--no-eager", "--memory", "0.42")
-        yield Step(f"run-overhead-{shape}", ((*own, *sizes),), shape)
+        cases = (word for case in OVERHEAD for word in ("--case", *map(str, case)))
+        yield Step(f"run-overhead-{shape}", ((*own, "--no-eager", "--memory", "0.42", *cases),), shape)
 
 
 def perform(step: Step, out: Path, scratch: Path) -> str | None:

@@ -289,16 +289,18 @@ def test_many_arms_fit_a_narrow_terminal(tmp_path: Path) -> None:
     assert all(f"arm{number}" in text for number in range(6))
 
 
-def with_floor(parent: Path, again: Iterable[int], **changes: Any) -> RunDirectory:
+def with_floor(
+    parent: Path, again: Iterable[int], joules: tuple[float | None, float | None] = (None, None), **changes: Any
+) -> RunDirectory:
     """fp16 always right, awq wrong in 12 of 80 deep `arith` tasks, the second serving of fp16 in those of these indices."""
     tasks = draw(("arith", "program"), count=40)
     run = make_run(parent, tasks, ("fp16", "awq"), **changes)
     wrong = set(again)
-    write_arm(run, "fp16", [make_trace(run, "fp16", task) for task in tasks], make_identity())
+    write_arm(run, "fp16", [make_trace(run, "fp16", task) for task in tasks], make_identity(), joules[0])
     fault = wrong_at(8, lambda task: task.suite == "arith" and index_of(task) < 12)
     write_arm(run, "awq", [make_trace(run, "awq", task, fault) for task in tasks], make_identity(**QUANTISED))
     noise = wrong_at(3, lambda task: task.suite == "arith" and task.depth == 8 and index_of(task) in wrong)
-    write_arm(run, "fp16+again", [make_trace(run, "fp16+again", task, noise) for task in tasks], make_identity())
+    write_arm(run, "fp16+again", [make_trace(run, "fp16+again", task, noise) for task in tasks], make_identity(), joules[1])
     return run
 
 
@@ -320,6 +322,15 @@ def test_every_effect_stands_beside_what_the_baseline_does_to_itself(tmp_path: P
     ) in closing
     assert "awq: danger: success −7.5 points [−12.7, −4.3]; inside the noise floor in program; danger in arith" in closing
     assert text.rstrip().endswith("--arm awq --failed")
+
+
+def test_what_the_second_serving_cost_stands_beside_what_it_answered(tmp_path: Path) -> None:
+    measured = compare_runs([with_floor(tmp_path / "measured", {0}, (200.0, 170.0))])
+    assert "; a task took 1.0 of the time and 0.85 of the energy of the first serving" in " ".join(shown(measured).split())
+    assert comparison_json(measured)["noise_floor"]["cost_ratio"] == {"time": 1.0, "energy": pytest.approx(0.85)}
+    partly = compare_runs([with_floor(tmp_path / "partly", {0}, (200.0, None))])
+    assert "; a task took 1.0 of the time of the first serving" in " ".join(shown(partly).split())
+    assert comparison_json(partly)["noise_floor"]["cost_ratio"] == {"time": 1.0, "energy": None}
 
 
 def test_an_effect_that_noise_alone_could_make_is_called_so(tmp_path: Path) -> None:
