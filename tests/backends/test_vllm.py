@@ -14,11 +14,12 @@ import psutil
 import pytest
 
 from qtrap_agents.backends.base import Backend
+from qtrap_agents.backends.engine import EngineArm
 from qtrap_agents.backends.factory import open_arm
 from qtrap_agents.backends.reference_kernel import NAME
 from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError
-from qtrap_agents.measures import ServerStats
+from qtrap_agents.measures import KernelTime, ServerStats
 from qtrap_agents.types import Completion, Message, Sampling
 
 from .conftest import ENGINE, Arms, answers, arm_of, question
@@ -184,6 +185,28 @@ def test_the_engine_counts_requests_and_tokens(arms: Arms, checkpoints: dict[str
     slowest = max(item.latency_s for item in completions)
     assert 0 <= counted.queue_s <= counted.ttft_s < slowest
     assert 0 < counted.inter_token_s < slowest
+
+
+@pytest.mark.parametrize("kind", ["engine", "overlapped"])
+def test_the_engine_times_the_kernels_of_what_it_was_asked_meanwhile(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
+    arm = arms.open(arm_of(checkpoints, "sym", kind))
+    assert isinstance(arm, EngineArm)
+
+    async def profiled() -> tuple[KernelTime, ...]:
+        await arm.start_profile()
+        await answers(arm, 5)
+        return await arm.stop_profile()
+
+    kernels = arms.run(profiled())
+    assert any("linear" in kernel.name or "mm" in kernel.name for kernel in kernels)
+    assert [kernel.time_s for kernel in kernels] == sorted((kernel.time_s for kernel in kernels), reverse=True)
+
+    async def refused() -> None:
+        with pytest.raises(CompletionError, match="the engine cannot be profiled"):
+            await arm.stop_profile()
+
+    arms.run(refused())
+    assert arms.run(arm.complete(question(1), Sampling())).completion_tokens == 16
 
 
 def test_stop_string_ends_the_text_as_in_transformers(arms: Arms, checkpoints: dict[str, Path]) -> None:
