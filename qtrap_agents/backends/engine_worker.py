@@ -40,7 +40,7 @@ class Channel:
         self._socket = socket.socket(fileno=fd)
         self._inbox: queue.SimpleQueue[Line] = queue.SimpleQueue()
         self._sent_at = time.monotonic()
-        self.on_arrival: Callable[[], object] = bool
+        self.on_arrival: Callable[[], object] = lambda: None
         """Called by the thread when a line has come."""
         threading.Thread(target=self._read, daemon=True).start()
 
