@@ -24,7 +24,7 @@ SMALL_BATCH = ("qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b")
 """Of these bitsandbytes' NF4 is measured beside FP16 through transformers."""
 
 IN_PAIRS = ("qwen2.5-14b",)
-OVERHEAD = ((32, 128, 512), (128, 128, 256), (32, 160, 512))
+OVERHEAD = ((32, 160, 1120), (128, 128, 256), (32, 128, 512))
 """New tokens of a hop, chains in flight and tasks: the engine takes 128 requests at once in all of them."""
 
 REPEATS = ("--repeats", "3", "--window", "2")

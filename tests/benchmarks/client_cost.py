@@ -1,0 +1,156 @@
+"""How full a run keeps an engine that only sleeps: python tests/benchmarks/client_cost.py [--case TOKENS CHAINS TASKS]… [--json]
+
+A child speaks the engine's protocol and computes nothing: it takes up to `--slots` requests at once between two steps of
+`--step-ms`, and each stays for as many steps as it wants tokens. The share of the ideal is the tokens of a whole run (LangGraph
+chains, tracing, storing) over what full slots would have made in the same time. What is missing is ours: hops wait for their
+parents, the client works while slots stand empty, chains begin and end. A real engine adds what `run_overhead.py` tells.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
+
+from run_overhead import Case, run_config, run_window
+
+from qtrap_agents.analysis.serving import estimate
+from qtrap_agents.backends.engine import EngineArm, closing
+from qtrap_agents.backends.process import owned_child
+from qtrap_agents.environment import describe_environment
+from qtrap_agents.types import ArmIdentity
+
+CASES = (Case(32, 128, 2048), Case(32, 160, 2048), Case(128, 128, 512))
+CHECKPOINT = "reference:small/fp16"
+"""Not loaded: a run looks whether it is there."""
+ANSWER = {"text": "7", "finish_reason": "length", "prompt_tokens": 1, "ttft_s": None, "logprobs": None}
+
+
+class Sleeper:
+    """The child's side of the channel."""
+
+    def __init__(self, fd: int, slots: int, step_s: float) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._slots, self._step_s = slots, step_s
+        self._waiting: list[dict[str, Any]] = []
+        self._left: dict[int, int] = {}
+        self._wanted: dict[int, int] = {}
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def serve(self) -> NoReturn:
+        """Step on as long as there is work. What a sleep is too long the next one makes up for, a pause is not made up for."""
+        due = 0.0
+        while True:
+            self._take()
+            now = time.perf_counter()
+            due = (now if now - due > self._step_s / 2 else due) + self._step_s
+            time.sleep(max(0.0, due - now))
+            self._step()
+
+    def _take(self) -> None:
+        """Read what has come, at least one line where nothing is at work, and fill free slots."""
+        while not self._inbox.empty() or not (self._left or self._waiting):
+            line = self._inbox.get()
+            if "stats" in line:
+                self._send([{"id": line["id"], "metrics": ""}])
+            elif "messages" in line:
+                self._waiting.append(line)
+        while self._waiting and len(self._left) < self._slots:
+            line = self._waiting.pop(0)
+            self._left[line["id"]] = self._wanted[line["id"]] = line["sampling"]["max_tokens"]
+
+    def _step(self) -> None:
+        self._left = {number: left - 1 for number, left in self._left.items()}
+        done = [number for number, left in self._left.items() if not left]
+        self._send([{"id": number, "completion": ANSWER | self._tokens(self._wanted.pop(number))} for number in done])
+        for number in done:
+            del self._left[number]
+
+    @staticmethod
+    def _tokens(count: int) -> dict[str, Any]:
+        return {"token_ids": [7] * count, "completion_tokens": count}
+
+    def _send(self, lines: list[dict[str, Any]]) -> None:
+        self._socket.sendall("".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def _read(self) -> None:
+        with suppress(ConnectionError), self._socket.makefile() as stream:
+            for line in stream:
+                self._inbox.put(json.loads(line))
+        os._exit(0)
+
+
+@asynccontextmanager
+async def sleeping(slots: int, step_s: float, log: Path) -> AsyncIterator[EngineArm]:
+    """An arm whose engine is a `Sleeper`."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, __file__, "--child", "{fd}", str(slots), str(step_s)]
+    async with owned_child(command, dict(os.environ), log, theirs) as child:
+        reader, writer = await asyncio.open_connection(sock=ours, limit=2**26)
+        arm = EngineArm("fp16", child, reader, writer, 60.0)
+        arm.identity = ArmIdentity(backend="vllm", checkpoint="none: the engine sleeps")
+        async with closing(writer), arm.listening():
+            yield arm
+
+
+async def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """The share of every case, after one run that nobody counts; cases take turns."""
+    step_s = options.step_ms / 1000
+    cases = [Case(*numbers) for numbers in options.case] or list(CASES)
+    shares: dict[Case, list[float]] = {case: [] for case in cases}
+    async with sleeping(options.slots, step_s, folder / "child.log") as arm:
+        await run_window(run_config(options, cases[0]._replace(tasks=options.slots), CHECKPOINT), arm, folder / "warm")
+        for repeat in range(options.repeats):
+            for number, case in enumerate(cases):
+                side, _ = await run_window(run_config(options, case, CHECKPOINT), arm, folder / f"{repeat}-{number}")
+                shares[case].append(side.tokens_per_s * step_s / options.slots)
+                print(f"{case}: {shares[case][-1]:.3f}", file=sys.stderr, flush=True)
+    found = {case: estimate(values) for case, values in shares.items()}
+    return [
+        case._asdict() | {"windows": shares[case], "share": figure.model_dump(mode="json") if figure else None}
+        for case, figure in found.items()
+    ]
+
+
+def main() -> None:
+    """Measure and print."""
+    if sys.argv[1:2] == ["--child"]:
+        Sleeper(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])).serve()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", type=int, nargs=3, action="append", default=[], metavar=("TOKENS", "CHAINS", "TASKS"))
+    parser.add_argument("--slots", type=int, default=128, help="requests that the engine takes at once")
+    parser.add_argument("--step-ms", type=float, default=12.0, help="what a step takes: 12 ms is a 7B model on an H100")
+    parser.add_argument("--suite", default="program")
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    options.concurrency, options.max_model_len, options.eager, options.memory = options.slots, 512, True, 0.4
+    with TemporaryDirectory() as folder:
+        cases = asyncio.run(measure(options, Path(folder)))
+    kept = describe_environment()
+    if options.json:
+        where = {name: kept.get(name) for name in ("cpu", "cores", "packages")}
+        command = " ".join(["python", *sys.argv])
+        date = time.strftime("%Y-%m-%d")
+        settings = {"slots": options.slots, "step_ms": options.step_ms, "suite": options.suite, "depth": options.depth}
+        print(json.dumps({"command": command, "date": date, "environment": where, **settings, "cases": cases}, indent=1))
+        return
+    for case in cases:
+        share = case["share"]
+        bounds = f" [{share['interval']['low']:.3f}, {share['interval']['high']:.3f}]" if share["n"] > 1 else ""
+        print(f"{case['max_tokens']} tokens a hop, {case['chains']} chains: {share['value']:.3f}{bounds}, n = {share['n']}")
+
+
+if __name__ == "__main__":
+    main()
