@@ -177,8 +177,8 @@ async def open_engine(launch: Launch, log: Path) -> AsyncIterator[EngineArm]:
     name, begun = launch.arm.name, time.monotonic()
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "qtrap_agents.backends.engine_worker", "{fd}"]
-    settings = environment(launch) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0" if launch.device == "cpu" else "1"}
-    settings |= launch.arm.environment
+    elsewhere = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0" if launch.device == "cpu" else "1"}
+    settings = environment(launch) | elsewhere | launch.arm.environment
     async with owned_child(command, settings, log, theirs) as child:
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
         arm = EngineArm(name, child, reader, writer, launch.engine.request_timeout_s)

@@ -77,9 +77,16 @@ def test_another_arm_would_have_said_something_else(arms: Arms, checkpoints: dic
     assert 0.02 < sum(flips) / len(flips) < 0.9
 
 
-@pytest.mark.parametrize("kind", [*KINDS, pytest.param("overlapped", marks=pytest.mark.vllm)])
-def test_scores_and_completions_share_an_arm(arms: Arms, checkpoints: dict[str, Path], kind: str) -> None:
-    arm = arms.open(arm_of(checkpoints, "sym", kind))
+@pytest.mark.parametrize(
+    ("weights", "kind"),
+    [
+        ("fp16", "hf"),
+        pytest.param("fp16", "engine", marks=pytest.mark.vllm),
+        pytest.param("sym", "overlapped", marks=pytest.mark.vllm),
+    ],
+)
+def test_scores_and_completions_share_an_arm(arms: Arms, checkpoints: dict[str, Path], weights: str, kind: str) -> None:
+    arm = arms.open(arm_of(checkpoints, weights, kind))
     said = own_text(arms, arm, 100)
 
     async def both() -> tuple[list[Score], list[Completion]]:

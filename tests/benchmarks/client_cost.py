@@ -10,23 +10,23 @@ import argparse
 import asyncio
 import json
 import os
-import queue
 import socket
 import sys
-import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-from run_overhead import Case, run_config, run_window
+from run_overhead import Case, provenance, run_config, run_window
 
 from qtrap_agents.analysis.serving import estimate
 from qtrap_agents.backends.engine import EngineArm, closing
+from qtrap_agents.backends.engine_desk import Line
+from qtrap_agents.backends.engine_worker import Channel
 from qtrap_agents.backends.process import owned_child
-from qtrap_agents.environment import describe_environment
 from qtrap_agents.types import ArmIdentity
 
 CASES = (Case(32, 128, 2048), Case(32, 160, 2048), Case(128, 128, 512))
@@ -38,56 +38,48 @@ ANSWER = {"text": "7", "finish_reason": "length", "prompt_tokens": 1, "ttft_s": 
 class Sleeper:
     """The child's side of the channel."""
 
-    def __init__(self, fd: int, slots: int, step_s: float) -> None:
-        self._socket = socket.socket(fileno=fd)
-        self._inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._slots, self._step_s = slots, step_s
-        self._waiting: list[dict[str, Any]] = []
-        self._left: dict[int, int] = {}
-        self._wanted: dict[int, int] = {}
-        threading.Thread(target=self._read, daemon=True).start()
+    def __init__(self, channel: Channel, slots: int, step_s: float) -> None:
+        self._channel, self._slots, self._step_s = channel, slots, step_s
+        self._waiting: deque[Line] = deque()
+        self._at_work: dict[int, tuple[int, int]] = {}
+        """By request: the step that ends it, and its tokens."""
+        self._steps = 0
 
     def serve(self) -> NoReturn:
         """Step on as long as there is work. What a sleep is too long the next one makes up for, a pause is not made up for."""
         due = 0.0
         while True:
             self._take()
-            now = time.perf_counter()
-            due = (now if now - due > self._step_s / 2 else due) + self._step_s
-            time.sleep(max(0.0, due - now))
-            self._step()
+            if self._at_work:
+                now = time.perf_counter()
+                due = (now if now - due > self._step_s / 2 else due) + self._step_s
+                time.sleep(max(0.0, due - now))
+                self._step()
 
     def _take(self) -> None:
         """Read what has come, at least one line where nothing is at work, and fill free slots."""
-        while not self._inbox.empty() or not (self._left or self._waiting):
-            line = self._inbox.get()
+        for line in self._channel.receive(wait=not (self._at_work or self._waiting)):
             if "stats" in line:
-                self._send([{"id": line["id"], "metrics": ""}])
+                self._channel.send([{"id": line["id"], "metrics": ""}])
             elif "messages" in line:
                 self._waiting.append(line)
-        while self._waiting and len(self._left) < self._slots:
-            line = self._waiting.pop(0)
-            self._left[line["id"]] = self._wanted[line["id"]] = line["sampling"]["max_tokens"]
+        while self._waiting and len(self._at_work) < self._slots:
+            line = self._waiting.popleft()
+            tokens = line["sampling"]["max_tokens"]
+            self._at_work[line["id"]] = (self._steps + tokens, tokens)
 
     def _step(self) -> None:
-        self._left = {number: left - 1 for number, left in self._left.items()}
-        done = [number for number, left in self._left.items() if not left]
-        self._send([{"id": number, "completion": ANSWER | self._tokens(self._wanted.pop(number))} for number in done])
+        self._steps += 1
+        done = {number: tokens for number, (end, tokens) in self._at_work.items() if end <= self._steps}
         for number in done:
-            del self._left[number]
+            del self._at_work[number]
+        if done:
+            self._channel.send([{"id": number, "completion": completion(tokens)} for number, tokens in done.items()])
 
-    @staticmethod
-    def _tokens(count: int) -> dict[str, Any]:
-        return {"token_ids": [7] * count, "completion_tokens": count}
 
-    def _send(self, lines: list[dict[str, Any]]) -> None:
-        self._socket.sendall("".join(json.dumps(line) + "\n" for line in lines).encode())
-
-    def _read(self) -> None:
-        with suppress(ConnectionError), self._socket.makefile() as stream:
-            for line in stream:
-                self._inbox.put(json.loads(line))
-        os._exit(0)
+def completion(tokens: int) -> Line:
+    """An answer of so many tokens."""
+    return ANSWER | {"token_ids": [7] * tokens, "completion_tokens": tokens}
 
 
 @asynccontextmanager
@@ -125,7 +117,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, A
 def main() -> None:
     """Measure and print."""
     if sys.argv[1:2] == ["--child"]:
-        Sleeper(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])).serve()
+        Sleeper(Channel(int(sys.argv[2])), int(sys.argv[3]), float(sys.argv[4])).serve()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", type=int, nargs=3, action="append", default=[], metavar=("TOKENS", "CHAINS", "TASKS"))
     parser.add_argument("--slots", type=int, default=128, help="requests that the engine takes at once")
@@ -138,13 +130,9 @@ def main() -> None:
     options.concurrency, options.max_model_len, options.eager, options.memory = options.slots, 512, True, 0.4
     with TemporaryDirectory() as folder:
         cases = asyncio.run(measure(options, Path(folder)))
-    kept = describe_environment()
     if options.json:
-        where = {name: kept.get(name) for name in ("cpu", "cores", "packages")}
-        command = " ".join(["python", *sys.argv])
-        date = time.strftime("%Y-%m-%d")
         settings = {"slots": options.slots, "step_ms": options.step_ms, "suite": options.suite, "depth": options.depth}
-        print(json.dumps({"command": command, "date": date, "environment": where, **settings, "cases": cases}, indent=1))
+        print(json.dumps({**provenance("cpu", "cores", "packages"), **settings, "cases": cases}, indent=1))
         return
     for case in cases:
         share = case["share"]

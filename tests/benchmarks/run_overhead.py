@@ -229,13 +229,20 @@ def of_case(sides: Sequence[dict[str, Side]]) -> dict[str, Any]:
     return {"windows": windows, "ratios": {kind: ratio.model_dump(mode="json") for kind, ratio in ratios.items() if ratio}}
 
 
-def result(options: argparse.Namespace, found: Sequence[dict[str, Any]], spent: list[dict[str, object]]) -> dict[str, Any]:
-    """Everything that was measured, with where and how."""
+def provenance(*names: str) -> dict[str, Any]:
+    """The command, the day, and these parts of the environment."""
     kept = describe_environment()
     return {
         "command": " ".join(["python", *sys.argv]),
         "date": time.strftime("%Y-%m-%d"),
-        "environment": {name: kept.get(name) for name in ("cpu", "cores", "gpus", "packages")},
+        "environment": {name: kept.get(name) for name in names},
+    }
+
+
+def result(options: argparse.Namespace, found: Sequence[dict[str, Any]], spent: list[dict[str, object]]) -> dict[str, Any]:
+    """Everything that was measured, with where and how."""
+    return {
+        **provenance("cpu", "cores", "gpus", "packages"),
         "engine": vllm_version(),
         "options": {name: str(value) for name, value in vars(options).items()},
         "cases": list(found),
