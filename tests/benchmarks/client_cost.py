@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     options.concurrency, options.max_model_len, options.eager, options.memory = options.slots, 512, True, 0.4
+    options.engine_args = {}
     with TemporaryDirectory() as folder:
         cases = asyncio.run(measure(options, Path(folder)))
     if options.json:

@@ -17,6 +17,7 @@ import cProfile
 import json
 import os
 import pstats
+import shlex
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -122,7 +123,7 @@ def run_config(options: argparse.Namespace, case: Case, checkpoint: str) -> RunC
     return RunConfig(
         name="overhead",
         suites=(SuiteChoice(name=options.suite),),
-        arms=(ArmConfig(name=ARM, checkpoint=checkpoint),),
+        arms=(ArmConfig(name=ARM, checkpoint=checkpoint, engine_args=options.engine_args),),
         depths=(options.depth,),
         tasks_per_depth=case.tasks,
         concurrency=case.chains,
@@ -233,7 +234,7 @@ def provenance(*names: str) -> dict[str, Any]:
     """The command, the day, and these parts of the environment."""
     kept = describe_environment()
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "date": time.strftime("%Y-%m-%d"),
         "environment": {name: kept.get(name) for name in names},
     }
@@ -264,6 +265,7 @@ def main() -> None:
     parser.add_argument("--case", type=int, nargs=3, action="append", default=[], metavar=("TOKENS", "CHAINS", "TASKS"))
     parser.add_argument("--max-model-len", type=int, default=512)
     parser.add_argument("--memory", type=float, default=0.4, help="share of the GPU's memory for each of the two engines")
+    parser.add_argument("--engine-args", type=json.loads, default={}, help="further arguments of both engines, as JSON")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--eager", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--profile", action="store_true")

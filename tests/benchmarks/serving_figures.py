@@ -5,6 +5,7 @@ bench of a shape serves FP16, AWQ and GPTQ at once on a GPU of 80 GB; of the 14B
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ SMALL_BATCH = ("qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b")
 """Of these bitsandbytes' NF4 is measured beside FP16 through transformers."""
 
 IN_PAIRS = ("qwen2.5-14b",)
-OVERHEAD = ((32, 160, 1120), (128, 128, 256), (32, 128, 512))
+OVERHEAD = ((128, 128, 256), (32, 128, 512), (32, 160, 512))
 """New tokens of a hop, chains in flight and tasks: the engine takes 128 requests at once in all of them."""
 
 REPEATS = ("--repeats", "3", "--window", "2")
@@ -61,9 +62,17 @@ def _of_shape(shape: str) -> Iterator[Step]:
         yield Step(f"bench-bitsandbytes-{shape}", (command,), shape)
     if shape == "qwen2.5-7b":
         yield Step(f"profile-{shape}", ((*QTRAP, "profile", "configs/profile.yaml", *named),), shape)
-        own = (sys.executable, str(HERE / "run_overhead.py"), "--json", "--shape", shape, "--suite", "program", "--depth", "4")
-        cases = (word for case in OVERHEAD for word in ("--case", *map(str, case)))
-        yield Step(f"run-overhead-{shape}", ((*own, "--no-eager", "--memory", "0.42", *cases),), shape)
+        yield from _overhead(shape)
+
+
+def _overhead(shape: str) -> Iterator[Step]:
+    """A run's own cost with vLLM's CUDA graphs, and for short hops with graphs for larger steps."""
+    chains = ("--shape", shape, "--suite", "program", "--depth", "4", "--no-eager", "--memory", "0.42", "--repeats", "4")
+    own = (sys.executable, str(HERE / "run_overhead.py"), "--json", *chains)
+    wide = ("--engine-args", json.dumps({"max_cudagraph_capture_size": 2048}))
+    for name, cases, further in (("hops", OVERHEAD, ()), ("graphs", OVERHEAD[1:], wide)):
+        words = (word for case in cases for word in ("--case", *map(str, case)))
+        yield Step(f"run-overhead-{shape}-{name}", ((*own, *words, *further),), shape)
 
 
 def perform(step: Step, out: Path, scratch: Path) -> str | None:
@@ -72,7 +81,7 @@ def perform(step: Step, out: Path, scratch: Path) -> str | None:
     last = ""
     with (out / f"{step.name}.log").open("w") as log:
         for number, command in enumerate(step.commands):
-            words = [word.format(last=last) for word in command]
+            words = [word.replace("{last}", last) for word in command]
             extra = weights if number == 0 else ()
             folder = ("--out", str(scratch)) if number == 0 and "qtrap_agents" in words else ()
             done = subprocess.run([*words, *extra, *folder], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)

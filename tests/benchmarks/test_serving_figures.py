@@ -16,7 +16,7 @@ HANDED_ON = Step(
     "handed-on",
     (
         (sys.executable, "-c", "print('noise'); print('found')"),
-        (sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1]))", "{last}"),
+        (sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))", "{last}", '{"braces": "stay"}'),
     ),
 )
 BROKEN = Step("broken", ((sys.executable, "-c", "import sys; print('half'); sys.exit('no GPU here')"),))
@@ -31,7 +31,7 @@ def test_steps_are_stored_whole_or_not_at_all(
     assert perform_all([small, BROKEN, HANDED_ON], tmp_path, tmp_path / "scratch") == 1
     assert json.loads((tmp_path / "bench.json").read_text())["arms"] == ["fp16", "awq"]
     assert [path.name.rpartition("-20")[0] for path in (tmp_path / "scratch").iterdir()] == ["small"]
-    assert json.loads((tmp_path / "handed-on.json").read_text()) == "found"
+    assert json.loads((tmp_path / "handed-on.json").read_text()) == ["found", '{"braces": "stay"}']
     assert not (tmp_path / "broken.json").exists()
     assert "no GPU here" in (tmp_path / "broken.log").read_text()
     assert "broken: exit code 1, see " in capsys.readouterr().out
