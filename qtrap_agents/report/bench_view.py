@@ -1,11 +1,11 @@
 """`qtrap bench` on a terminal: what was served, one table for each prompt length, and the crossings in words."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 from rich.console import Console
 
-from qtrap_agents.analysis.serving import Estimate, ServingCell
+from qtrap_agents.analysis.serving import Estimate, ServingCell, excludes_one
 from qtrap_agents.report.bench import BenchReport, crossing_sentence
 from qtrap_agents.report.format import (
     NOT_MEASURED,
@@ -95,15 +95,26 @@ def _render_cells(title: str, cells: Iterable[ServingCell], report: BenchReport,
 
 
 def _render_constant(arm: str, report: BenchReport, console: Console) -> None:
-    """One sentence for a quantity that has no crossing: the arm pays everywhere, or nowhere."""
+    """One sentence for a quantity that has no crossing: the arm pays everywhere, or nowhere, and how far that is certain."""
     for name, ratios in (
         ("time", [cell.time for cell in report.serving.of(arm)]),
         ("energy", [cell.energy for cell in report.serving.of(arm)]),
     ):
-        known = [ratio.value for ratio in ratios if ratio is not None]
-        if known and all((value < 1) == (known[0] < 1) for value in known):
-            words = "pays everywhere" if known[0] < 1 else "costs more everywhere"
-            console.print(plain(f"{arm} {words} in {name} ({change(min(known))} to {change(max(known))})"))
+        known = [ratio for ratio in ratios if ratio is not None]
+        if known and len({ratio.value < 1 for ratio in known}) == 1:
+            console.print(plain(constant_sentence(arm, name, known)))
+
+
+def constant_sentence(arm: str, quantity: str, ratios: Sequence[Estimate]) -> str:
+    """What ratios say that all lie on one side of 1: `awq pays everywhere in time (−40.0 % to −10.0 %)`."""
+    values = [ratio.value for ratio in ratios]
+    span = f"{change(min(values))} to {change(max(values))}"
+    certain = sum(excludes_one(ratio) for ratio in ratios)
+    if not certain:
+        return f"{arm}: no difference in {quantity} is certain (estimates {span})"
+    words = "pays everywhere" if values[0] < 1 else "costs more everywhere"
+    doubt = "" if certain == len(ratios) else f" by the estimates, for certain at {certain} of {len(ratios)} places"
+    return f"{arm} {words} in {quantity}{doubt} ({span})"
 
 
 def _between(ratio: Estimate | None, is_baseline: bool) -> str:

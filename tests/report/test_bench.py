@@ -112,9 +112,21 @@ def test_crossings_and_arms_without_any(report: BenchReport) -> None:
     assert "awq pays everywhere" not in text
 
 
-def test_an_arm_that_costs_more_everywhere(tmp_path: Path) -> None:
-    found = bench_report(stored(tmp_path, windows("fp16", {"awq": {1: [2.0], 64: [3.0]}})))
-    assert "awq costs more everywhere in time (+100.0 % to +200.0 %)" in shown(found)
+@pytest.mark.parametrize(
+    ("ratios", "sentence"),
+    [
+        ({1: [2.0, 2.1, 1.9], 64: [3.0, 3.1, 2.9]}, "awq costs more everywhere in time (+99.8 % to +199.9 %)"),
+        (
+            {1: [0.5, 0.51, 0.49], 64: [0.9, 1.2, 0.7]},
+            "awq pays everywhere in time by the estimates, for certain at 1 of 2 places",
+        ),
+        ({1: [0.8, 1.2, 0.7], 64: [0.9, 1.2, 0.7]}, "awq: no difference in time is certain (estimates −12.4 % to −8.9 %)"),
+        ({1: [2.0], 64: [3.0]}, "awq: no difference in time is certain (estimates +100.0 % to +200.0 %)"),
+    ],
+)
+def test_an_arm_without_a_crossing(tmp_path: Path, ratios: dict[int, list[float]], sentence: str) -> None:
+    found = bench_report(stored(tmp_path, windows("fp16", {"awq": ratios})))
+    assert sentence in shown(found)
 
 
 @pytest.mark.parametrize(
