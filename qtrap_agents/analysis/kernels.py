@@ -21,16 +21,22 @@ TOP = 8
 """Kernels that a summary names."""
 
 _FUSED = re.compile(
-    r"marlin|machete|kgemm_4bit_inference|gem[mv]_4bit|gemm_half_q_half|awq_gemm|gemm_forward_4bit|gptq_gemm|wna16", re.I
+    r"marlin|machete|kgemm_4bit_inference|gem[mv]_4bit|gemm_half_q_half|awq_gemm|gemm_forward_4bit|gptq_gemm|wna16"
+    r"|int4_scaled_mm|int4pack_mm",
+    re.I,
 )
 _CASTS = re.compile(
     r"dequant|reconstruct_|quantize_?blockwise|vectorquant|int8_?(vector_?)?quant|doublerowcolquant|awq_repack", re.I
 )
 _ATTENTION = re.compile(
-    r"flash|fmha|attention|attn|sdpa|scaled_dot_product|reshape_and_cache|paged_|merge_attn|rotary|kv_?cache", re.I
+    r"flash|fmha|attention|attn|sdpa|scaled_dot_product|reshape_and_cache|paged_|merge_attn|rotary|kv_?cache"
+    r"|_C::get_scheduler_metadata",
+    re.I,
 )
 _PRODUCT = re.compile(
-    r"gemm|gemv|matmul|\bmm\b|::mm$|::bmm$|addmm|::linear$|nvjet|cutlass|cublas|xmma|splitk|mkldnn_linear|onednn_mm|onednn", re.I
+    r"gemm|gemv|matmul|\bmm\b|::mm$|::bmm$|addmm|::linear$|nvjet|cutlass|cublas|xmma|splitk|mkldnn_linear|onednn"
+    r"|packed_linear|scaled_mm|bmm_cpu",
+    re.I,
 )
 
 

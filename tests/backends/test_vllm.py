@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from qtrap_agents.analysis.kernels import class_of, is_fused
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.backends.engine import EngineArm
 from qtrap_agents.backends.factory import open_arm
@@ -198,7 +199,8 @@ def test_the_engine_times_the_kernels_of_what_it_was_asked_meanwhile(arms: Arms,
         return await arm.stop_profile()
 
     kernels = arms.run(profiled())
-    assert any("linear" in kernel.name or "mm" in kernel.name for kernel in kernels)
+    assert "matrix product" in {class_of(kernel.name) for kernel in kernels}
+    assert any(is_fused(kernel.name) for kernel in kernels) == any("WNA16" in name for name in arm.identity.kernels)
     assert [kernel.time_s for kernel in kernels] == sorted((kernel.time_s for kernel in kernels), reverse=True)
 
     async def refused() -> None:
