@@ -133,6 +133,7 @@ def test_a_run_whose_baseline_has_no_traces(tmp_path: Path) -> None:
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 def test_the_real_engine_explains_first_errors_by_flips(tmp_path: Path) -> None:
     """FP16 on its own text hardly flips; GPTQ forgets facts, and each first false one begins with a flip."""
     arms = [{"name": arm, "checkpoint": f"reference:small/{arm}", "backend": "vllm"} for arm in ("fp16", "gptq")]
