@@ -18,10 +18,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def _program() -> str:
-    """What was started; `python -m qtrap_agents` is the same as `qtrap`."""
+def command_line() -> str:
+    """What was started, for a shell; `python -m qtrap_agents` is the same as `qtrap`."""
     name = Path(sys.argv[0]).name
-    return "qtrap" if name == "__main__.py" else name
+    return shlex.join(["qtrap" if name == "__main__.py" else name, *sys.argv[1:]])
 
 
 def describe_environment() -> dict[str, object]:
@@ -29,7 +29,7 @@ def describe_environment() -> dict[str, object]:
     return {
         "qtrap": __version__,
         "started_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": shlex.join([_program(), *sys.argv[1:]]),
+        "command": command_line(),
         "python": platform.python_version(),
         "system": platform.platform(),
         "cpu": cpu_name(),

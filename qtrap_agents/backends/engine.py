@@ -7,13 +7,13 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from qtrap_agents.backends.identity import identify
-from qtrap_agents.backends.launch import Launch, engine_arguments, environment, kv_cache_dtype, vllm_version
+from qtrap_agents.backends.launch import Launch, engine_arguments, engine_environment, kv_cache_dtype, vllm_version
 from qtrap_agents.backends.metrics import read_metrics
 from qtrap_agents.backends.process import Child, owned_child
 from qtrap_agents.errors import ArmDied, ArmError, CompletionError, TransientError
@@ -40,7 +40,7 @@ class EngineArm:
         self, name: str, child: Child, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout_s: float
     ) -> None:
         self._name = name
-        self._child = child
+        self.child = child
         self._reader = reader
         self._writer = writer
         self._timeout_s = timeout_s
@@ -123,8 +123,8 @@ class EngineArm:
                 answered += 1
                 if answered % GROUP == 0:
                     await _turns(TURNS)
-        await reap(self._child)
-        self._die(f"arm '{self._name}': the engine died in mid-run; {self._child.last_words()}")
+        await reap(self.child)
+        self._die(f"arm '{self._name}': the engine died in mid-run; {self.child.last_words()}")
 
     def _deliver(self, line: dict[str, Any]) -> None:
         future = self._waiting.pop(line.get("id", -1), None)
@@ -141,7 +141,7 @@ class EngineArm:
             return ArmDied(self._death)
         if time.monotonic() - self._heard < self._timeout_s:
             return TransientError(f"no answer within {self._timeout_s:g} s (engine.request_timeout_s); raise it or ask for less")
-        self._die(f"arm '{self._name}': the engine said nothing for {self._timeout_s:g} s; {self._child.last_words()}")
+        self._die(f"arm '{self._name}': the engine said nothing for {self._timeout_s:g} s; {self.child.last_words()}")
         return ArmDied(self._death)
 
     def _die(self, reason: str) -> None:
@@ -175,23 +175,29 @@ async def open_engine(launch: Launch, log: Path) -> AsyncIterator[EngineArm]:
         ArmError: it ended or was not ready in time; names the cause or the last log lines.
     """
     name, begun = launch.arm.name, time.monotonic()
-    ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "qtrap_agents.backends.engine_worker", "{fd}"]
-    elsewhere = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0" if launch.device == "cpu" else "1"}
-    settings = environment(launch) | elsewhere | launch.arm.environment
-    async with owned_child(command, settings, log, theirs) as child:
-        reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
-        arm = EngineArm(name, child, reader, writer, launch.engine.request_timeout_s)
-        async with closing(writer):
-            arm.post({"arguments": engine_arguments(launch)})
-            arm.identity = await _ready(arm, child, launch)
-            logger.info("arm %s: engine ready after %.1f s", name, time.monotonic() - begun)
-            async with arm.listening():
-                yield arm
+    async with connected(name, command, engine_environment(launch), log, launch.engine.request_timeout_s) as arm:
+        arm.post({"arguments": engine_arguments(launch)})
+        arm.identity = await _ready(arm, launch)
+        logger.info("arm %s: engine ready after %.1f s", name, time.monotonic() - begun)
+        async with arm.listening():
+            yield arm
 
 
 @asynccontextmanager
-async def closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+async def connected(
+    name: str, command: Sequence[str], settings: Mapping[str, str], log: Path, timeout_s: float
+) -> AsyncIterator[EngineArm]:
+    """An arm whose child runs `command`, with `{fd}` its end of the socket; nothing was said yet, and nobody listens."""
+    ours, theirs = socket.socketpair()
+    async with owned_child(command, settings, log, theirs) as child:
+        reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
+        async with _closing(writer):
+            yield EngineArm(name, child, reader, writer, timeout_s)
+
+
+@asynccontextmanager
+async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
     """Close the socket on leaving, whether or not the child still reads."""
     try:
         yield
@@ -208,8 +214,8 @@ async def reap(child: Child) -> None:
             await child.process.wait()
 
 
-async def _ready(arm: EngineArm, child: Child, launch: Launch) -> ArmIdentity:
-    name, limit = launch.arm.name, launch.engine.start_timeout_s
+async def _ready(arm: EngineArm, launch: Launch) -> ArmIdentity:
+    name, child, limit = launch.arm.name, arm.child, launch.engine.start_timeout_s
     try:
         async with asyncio.timeout(limit):
             report = await arm.first_line()

@@ -114,8 +114,16 @@ def kv_cache_dtype(launch: Launch) -> str:
     return str(launch.arm.engine_args.get("kv_cache_dtype", launch.engine.kv_cache_dtype))
 
 
-def environment(launch: Launch) -> dict[str, str]:
-    """The child's environment: ours, scrubbed of what would change the arm, plus what vLLM needs."""
+def engine_environment(launch: Launch) -> dict[str, str]:
+    """As `environment`, for an engine without a server: on a CPU its core computes in the child, elsewhere beside it."""
+    return environment(launch, VLLM_ENABLE_V1_MULTIPROCESSING="0" if launch.device == "cpu" else "1")
+
+
+def environment(launch: Launch, **further: str) -> dict[str, str]:
+    """The child's environment: ours, scrubbed of what would change the arm, plus what vLLM needs and what is wanted further.
+
+    The arm's own settings win.
+    """
     ours = {name: value for name, value in os.environ.items() if name not in UNWANTED}
     ours |= {"VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1"}
     ours |= {"VLLM_COMPUTE_NANS_IN_LOGITS": "1" if launch.engine.check_logits else "0"}
@@ -126,7 +134,7 @@ def environment(launch: Launch) -> dict[str, str]:
         ours |= _cpu_environment(launch)
     elif importlib.util.find_spec("flashinfer") is None:
         ours |= {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-    return ours | launch.arm.environment
+    return ours | further | launch.arm.environment
 
 
 def _cpu_environment(launch: Launch) -> dict[str, str]:

@@ -25,6 +25,7 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit an error model to runs: how often hops slip, what wrong parents do to them, and what hops cost."""
+    from qtrap_agents.environment import command_line
     from qtrap_agents.report import fit as fitting
     from qtrap_agents.report import fit_view
     from qtrap_agents.simulation.fit import parse_covariates
@@ -34,8 +35,8 @@ def fit(
     path, chosen = out or runs[0] / MODEL, parse_covariates(covariates)
     directories = [RunDirectory.open(run) for run in runs]
     check_free(path, force)
-    command, date = shlex.join(["qtrap", *sys.argv[1:]]), time.strftime("%Y-%m-%d", time.gmtime())
-    report = fitting.fit_runs(directories, arm, chosen, faults, command, date).model_copy(update={"path": str(path)})
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    report = fitting.fit_runs(directories, arm, chosen, faults, command_line(), date).model_copy(update={"path": str(path)})
     save_model(report.model, path, force)
     show(as_json, fitting.fit_json(report), lambda console: fit_view.render_fit(report, console))
     print(f"next: qtrap simulate {shlex.quote(str(path))}", file=sys.stderr)

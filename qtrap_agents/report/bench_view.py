@@ -102,10 +102,10 @@ def _render_constant(arm: str, report: BenchReport, console: Console) -> None:
     ):
         known = [ratio for ratio in ratios if ratio is not None]
         if known and len({ratio.value < 1 for ratio in known}) == 1:
-            console.print(plain(constant_sentence(arm, name, known)))
+            console.print(plain(_constant_sentence(arm, name, known)))
 
 
-def constant_sentence(arm: str, quantity: str, ratios: Sequence[Estimate]) -> str:
+def _constant_sentence(arm: str, quantity: str, ratios: Sequence[Estimate]) -> str:
     """What ratios say that all lie on one side of 1: `awq pays everywhere in time (−40.0 % to −10.0 %)`."""
     values = [ratio.value for ratio in ratios]
     span = f"{change(min(values))} to {change(max(values))}"

@@ -6,6 +6,7 @@ the comparison; it gives the noise floor that effects are held against.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,11 @@ def compare_runs(runs: Sequence[RunDirectory], baseline: str | None = None, marg
     keys = _keys(tasks) if len(distinct) > 1 else {}
     chosen, doubt = _baseline(distinct, served, baseline)
     read = _Reading(distinct, served, chosen, tasks)
-    facts, again = read.facts(), read.second_serving()
+    again = read.second_serving()
     return RunComparison(
         comparison=read.compared(margin),
-        facts=facts,
-        warnings=tuple(dict.fromkeys((*doubt, *_doubts(read, keys, facts, again)))),
+        facts=tuple(read.facts.values()),
+        warnings=tuple(dict.fromkeys((*doubt, *_doubts(read, keys, again)))),
         tasks_per_depth={str(run.path): run.config.tasks_per_depth for run in distinct},
         again=again,
         floor_hint="" if again else _floor_hint(served[chosen]),
@@ -121,8 +122,10 @@ class _Reading:
         spending = {label: reader.spending for label, reader in self.readers.items()}
         return compare_arms(seen, self.baseline, costs, margin, self.again.seen if self.again else None, spending)
 
-    def facts(self) -> tuple[ArmFacts, ...]:
-        return tuple(self._facts(reader) for reader in self.readers.values())
+    @cached_property
+    def facts(self) -> dict[str, ArmFacts]:
+        """By label, in the order of the arms."""
+        return {label: self._facts(reader) for label, reader in self.readers.items()}
 
     def plans(self) -> tuple[PlanOutcome, ...]:
         """The plans that were carried out; arms of a run that count as one with those of another are as in all of them."""
@@ -138,7 +141,7 @@ class _Reading:
             return None
         first = self.served[self.baseline]
         fresh = not any(place.config.urls for place in first.places)
-        facts, at_first = self._facts(self.again), self._facts(self.readers[self.baseline])
+        at_first, facts = self.facts[self.baseline], self._facts(self.again)
         time, energy = _cost_ratios(facts, at_first) if facts.finished and at_first.finished else (None, None)
         return SecondServing(facts=facts, hops=agreement(first, self.again.arm), fresh=fresh, time=time, energy=energy)
 
@@ -202,16 +205,14 @@ def _floor_hint(baseline: ServedArm) -> str:
     return f"`qtrap run --resume {run.path}{switch}` measures it"
 
 
-def _doubts(
-    read: _Reading, keys: Mapping[Path, set[Key]], facts: Sequence[ArmFacts], again: SecondServing | None
-) -> Iterator[str]:
+def _doubts(read: _Reading, keys: Mapping[Path, set[Key]], again: SecondServing | None) -> Iterator[str]:
     """What could make the comparison unfair."""
     yield from _progress_doubts(read)
     yield from _run_doubts(read.runs, keys, read.served.values())
     yield from _repeat_doubts(read.served.values())
-    yield from _arm_doubts(facts, read.baseline)
+    yield from _arm_doubts(read.facts, read.baseline)
     if again is not None:
-        yield from _again_doubts(again.facts, next(arm for arm in facts if arm.label == read.baseline))
+        yield from _again_doubts(again.facts, read.facts[read.baseline])
 
 
 def _progress_doubts(read: _Reading) -> Iterator[str]:
@@ -283,10 +284,10 @@ def _differences(left: RunDirectory, right: RunDirectory) -> dict[str, tuple[obj
     return {name: (ours.get(name), theirs.get(name)) for name in ours if ours.get(name) != theirs.get(name)}
 
 
-def _arm_doubts(facts: Sequence[ArmFacts], baseline: str) -> Iterator[str]:
+def _arm_doubts(facts: Mapping[str, ArmFacts], baseline: str) -> Iterator[str]:
     """Arms served differently from the baseline, or not known to be what they are called."""
-    reference = next(facts.identity for facts in facts if facts.label == baseline)
-    for arm in facts:
+    reference = facts[baseline].identity
+    for arm in facts.values():
         if arm.identity is None:
             yield f"{arm.label}: nothing is known about what was served, it never became ready"
         elif reference is not None and arm.label != baseline:

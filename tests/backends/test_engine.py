@@ -13,8 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from qtrap_agents.backends.engine import GROUP, EngineArm, closing
-from qtrap_agents.backends.process import owned_child
+from qtrap_agents.backends.engine import GROUP, EngineArm, connected
 from qtrap_agents.errors import ArmDied, CompletionError
 from qtrap_agents.types import Message, Sampling
 
@@ -54,12 +53,9 @@ def with_child(code: str, log: Path, work: Callable[[EngineArm], Awaitable[T]], 
     )
 
     async def run() -> T:
-        ours, theirs = socket.socketpair()
-        async with owned_child([sys.executable, "-c", script, "{fd}"], os.environ, log, theirs) as child:
-            reader, writer = await asyncio.open_connection(sock=ours)
-            arm = EngineArm("stub", child, reader, writer, timeout_s)
-            async with closing(writer), arm.listening():
-                return await work(arm)
+        command = [sys.executable, "-c", script, "{fd}"]
+        async with connected("stub", command, os.environ, log, timeout_s) as arm, arm.listening():
+            return await work(arm)
 
     return asyncio.run(run())
 

@@ -10,23 +10,23 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-from run_overhead import Case, provenance, run_config, run_window
+from run_overhead import ARM, Case, provenance, run_config, run_window
 
 from qtrap_agents.analysis.serving import estimate
-from qtrap_agents.backends.engine import EngineArm, closing
+from qtrap_agents.backends.engine import EngineArm, connected
 from qtrap_agents.backends.engine_desk import Line
 from qtrap_agents.backends.engine_worker import Channel
-from qtrap_agents.backends.process import owned_child
+from qtrap_agents.config import ArmConfig, EngineConfig
 from qtrap_agents.types import ArmIdentity
 
 CASES = (Case(32, 128, 2048), Case(32, 160, 2048), Case(128, 128, 512))
@@ -85,26 +85,24 @@ def completion(tokens: int) -> Line:
 @asynccontextmanager
 async def sleeping(slots: int, step_s: float, log: Path) -> AsyncIterator[EngineArm]:
     """An arm whose engine is a `Sleeper`."""
-    ours, theirs = socket.socketpair()
     command = [sys.executable, __file__, "--child", "{fd}", str(slots), str(step_s)]
-    async with owned_child(command, dict(os.environ), log, theirs) as child:
-        reader, writer = await asyncio.open_connection(sock=ours, limit=2**26)
-        arm = EngineArm("fp16", child, reader, writer, 60.0)
+    async with connected(ARM, command, os.environ, log, 60.0) as arm, arm.listening():
         arm.identity = ArmIdentity(backend="vllm", checkpoint="none: the engine sleeps")
-        async with closing(writer), arm.listening():
-            yield arm
+        yield arm
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """The share of every case, after one run that nobody counts; cases take turns."""
     step_s = options.step_ms / 1000
     cases = [Case(*numbers) for numbers in options.case] or list(CASES)
+    arm_config, engine = ArmConfig(name=ARM, checkpoint=CHECKPOINT), EngineConfig(max_num_seqs=options.slots)
+    config = partial(run_config, arm=arm_config, engine=engine, suite=options.suite, depth=options.depth)
     shares: dict[Case, list[float]] = {case: [] for case in cases}
     async with sleeping(options.slots, step_s, folder / "child.log") as arm:
-        await run_window(run_config(options, cases[0]._replace(tasks=options.slots), CHECKPOINT), arm, folder / "warm")
+        await run_window(config(cases[0]._replace(tasks=options.slots)), arm, folder / "warm")
         for repeat in range(options.repeats):
             for number, case in enumerate(cases):
-                side, _ = await run_window(run_config(options, case, CHECKPOINT), arm, folder / f"{repeat}-{number}")
+                side, _ = await run_window(config(case), arm, folder / f"{repeat}-{number}")
                 shares[case].append(side.tokens_per_s * step_s / options.slots)
                 print(f"{case}: {shares[case][-1]:.3f}", file=sys.stderr, flush=True)
     found = {case: estimate(values) for case, values in shares.items()}
@@ -127,8 +125,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    options.concurrency, options.max_model_len, options.eager, options.memory = options.slots, 512, True, 0.4
-    options.engine_args = {}
     with TemporaryDirectory() as folder:
         cases = asyncio.run(measure(options, Path(folder)))
     if options.json:

@@ -32,7 +32,7 @@ from qtrap_agents.analysis.serving import estimate
 from qtrap_agents.backends.base import Backend
 from qtrap_agents.backends.chat import prompt_ids
 from qtrap_agents.backends.factory import open_arm, resolve_checkpoint, resolve_dtype
-from qtrap_agents.backends.launch import Launch, engine_arguments, environment, vllm_build, vllm_version
+from qtrap_agents.backends.launch import Launch, engine_arguments, engine_environment, vllm_build, vllm_version
 from qtrap_agents.backends.random_weights import write_checkpoint
 from qtrap_agents.config import ArmConfig, EngineConfig, RunConfig, SamplingConfig, SuiteChoice
 from qtrap_agents.environment import describe_environment
@@ -86,8 +86,7 @@ class Raw:
     """vLLM's own offline interface with the engine arguments of the arm."""
 
     def __init__(self, launch: Launch) -> None:
-        os.environ.update(environment(launch) | {"VLLM_LOGGING_LEVEL": "ERROR"})
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if launch.device == "cpu" else "1"
+        os.environ.update(engine_environment(launch) | {"VLLM_LOGGING_LEVEL": "ERROR"})
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # this process has used torch's threads: a fork of it can hang
         from vllm import LLM
 
@@ -111,20 +110,13 @@ class Raw:
         return Side(len(outputs), sum(len(output.outputs[0].token_ids) for output in outputs), wall_s)
 
 
-def run_config(options: argparse.Namespace, case: Case, checkpoint: str) -> RunConfig:
+def run_config(case: Case, arm: ArmConfig, engine: EngineConfig, suite: str, depth: int) -> RunConfig:
     """One arm, one suite, chains of equal depth."""
-    engine = EngineConfig(
-        max_num_seqs=options.concurrency,
-        max_model_len=options.max_model_len,
-        enforce_eager=options.eager,
-        check_logits=False,
-        gpu_memory_utilization=options.memory,
-    )
     return RunConfig(
         name="overhead",
-        suites=(SuiteChoice(name=options.suite),),
-        arms=(ArmConfig(name=ARM, checkpoint=checkpoint, engine_args=options.engine_args),),
-        depths=(options.depth,),
+        suites=(SuiteChoice(name=suite),),
+        arms=(arm,),
+        depths=(depth,),
         tasks_per_depth=case.tasks,
         concurrency=case.chains,
         sampling=SamplingConfig(max_tokens=case.max_tokens),
@@ -162,19 +154,25 @@ def requests(traces: Sequence[Trace]) -> list[Chat]:
 
 async def measure(options: argparse.Namespace, checkpoint: str, folder: Path) -> dict[str, Any]:
     """Both sides in turns, case by case."""
-    configs = {case: run_config(options, case, checkpoint) for case in cases(options)}
-    config = next(iter(configs.values()))
+    engine = EngineConfig(
+        max_num_seqs=options.concurrency,
+        max_model_len=options.max_model_len,
+        enforce_eager=options.eager,
+        check_logits=False,
+        gpu_memory_utilization=options.memory,
+    )
+    arm = ArmConfig(name=ARM, checkpoint=checkpoint, engine_args=options.engine_args)
+    configs = {case: run_config(case, arm, engine, options.suite, options.depth) for case in cases(options)}
     device = "cpu" if vllm_build() == "cpu" else "cuda"
-    engine = config.engine
-    launch = Launch(config.arms[0], engine, resolve_checkpoint(checkpoint), device, resolve_dtype(engine, device))
-    async with open_arm(config.arms[0], engine, folder / "engine.log") as backend:
+    launch = Launch(arm, engine, resolve_checkpoint(checkpoint), device, resolve_dtype(engine, device))
+    async with open_arm(arm, engine, folder / "engine.log") as backend:
         found: dict[Case, list[dict[str, Side]]] = {}
         with closing(Raw(launch)) as raw, suppress(asyncio.CancelledError):
             for number, (case, chosen) in enumerate(configs.items()):
                 found[case] = []
                 async for side in compared(options, case, chosen, backend, raw, folder / f"case-{number}"):
                     found[case].append(side)
-        spent = await profiled(config, backend, folder / "profile") if options.profile else []
+        spent = await profiled(next(iter(configs.values())), backend, folder / "profile") if options.profile else []
     return result(options, [case._asdict() | of_case(sides) for case, sides in found.items() if sides], spent)
 
 
